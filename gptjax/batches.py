@@ -1,0 +1,40 @@
+"""Which windows of the text a batch holds: pure functions, so that resuming needs no iterator."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Each split draws from a stream of its own, so that one's batches never mirror another's.
+_STREAMS = {"train": 0, "val": 1}
+
+
+def offsets(
+    seed: int, split: str, index: int, *, n_tokens: int, block_size: int, batch_size: int
+) -> np.ndarray:
+    """First token of each window of batch `index`: int32, shape (batch_size,).
+
+    Windows are drawn uniformly with replacement, as nanoGPT's get_batch does; a window is
+    block_size inputs and the token after the last. Only the raw bits of Philox are used: numpy
+    promises those for ever, the distributions built on them it may change.
+
+    Raises:
+      ValueError: if the split is too short for one window.
+    """
+    n_offsets = n_tokens - block_size
+    if n_offsets < 1:
+        raise ValueError(f"{split}: {n_tokens} tokens cannot hold {block_size} + 1")
+    # The batch index is the counter's third word: the words below count within the batch.
+    generator = np.random.Philox(key=[seed, _STREAMS[split]], counter=[0, 0, index, 0])
+    # The modulo's bias is n_offsets / 2**64: below 1e-10 for a billion tokens.
+    return (generator.random_raw(batch_size) % np.uint64(n_offsets)).astype(np.int32)
+
+
+def sweep_offsets(*, n_tokens: int, block_size: int, max_tokens: int) -> np.ndarray:
+    """First tokens of fixed, non-overlapping windows over a split: int32, in order.
+
+    With max_tokens = 0 they cover the whole split; otherwise they are spread evenly over it and
+    predict at most max_tokens tokens (but at least one window).
+    """
+    n_windows = (n_tokens - 1) // block_size
+    n_kept = min(n_windows, max(1, max_tokens // block_size)) if max_tokens else n_windows
+    return (np.arange(n_kept) * n_windows // n_kept * block_size).astype(np.int32)

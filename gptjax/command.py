@@ -1,0 +1,57 @@
+"""What every script shares: flags, exit codes and the one-line form of an error."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from gptjax.errors import RunError, UserError
+
+
+class Flags(argparse.ArgumentParser):
+    """An argument parser whose errors have the form of all other gptjax errors."""
+
+    def __init__(self, *, description: str, epilog: str = ""):
+        super().__init__(
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError("command line", message, "see --help")
+
+    def exit_on_leftovers(self, leftovers: Sequence[str]) -> None:
+        """Raises UserError when an argument was not understood."""
+        if leftovers:
+            raise UserError(
+                "command line", repr(leftovers[0]), "unexpected argument", "See --help."
+            )
+
+
+def run(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Runs `main(argv)` and leaves the process with its exit code.
+
+    Exit codes: 0 done; 1 the run failed; 2 bad input; 130 Ctrl-C; otherwise what `main` returned.
+    An error is one line on stderr; GPTJAX_TRACEBACK=1 shows the traceback as well.
+    """
+    try:
+        code = main(sys.argv[1:]) or 0
+        sys.stdout.flush()
+    except (UserError, RunError) as error:
+        if os.environ.get("GPTJAX_TRACEBACK"):
+            raise
+        print("gptjax: error: " + " ".join(str(error).split("\n")), file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("gptjax: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone: nothing more to say, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

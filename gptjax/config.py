@@ -1,0 +1,243 @@
+"""Every knob of a run: its default, what it means with its unit, and the rule it must keep.
+
+Whatever way a value came in (config_file.py reads files and command lines, a checkpoint holds
+JSON), `validate` checks all of them before JAX compiles anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+
+from gptjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """One setting: its default (which fixes its type), its meaning with unit, and its rule."""
+
+    default: bool | int | float | str
+    meaning: str
+    rule: str = ""
+    holds: Callable[[Any], bool] = lambda value: True
+
+
+def _at_least(default: int, low: int, meaning: str) -> Knob:
+    return Knob(default, meaning, f"must be ≥ {low}", lambda value: value >= low)
+
+
+def _one_of(default: str, choices: tuple[str, ...], meaning: str) -> Knob:
+    return Knob(default, meaning, f"must be one of {', '.join(choices)}", choices.__contains__)
+
+
+def _rate(default: float, meaning: str) -> Knob:
+    rule = "must be finite and ≥ 0"
+    return Knob(default, meaning, rule, lambda value: math.isfinite(value) and value >= 0)
+
+
+def _fraction(default: float, meaning: str) -> Knob:
+    return Knob(default, meaning, "must be in [0, 1)", lambda value: 0 <= value < 1)
+
+
+_DTYPES = ("float32", "bfloat16")
+
+KNOBS: dict[str, Knob] = {
+    "seed": Knob(
+        1337,
+        "the one seed: weights, batches and dropout are drawn from it",
+        "must be an integer in [0, 2**32)",
+        lambda value: 0 <= value < 2**32,
+    ),
+    "out_dir": Knob("out/run", "the run directory", "must not be empty", bool),
+    "init_from": Knob(
+        "auto",
+        "auto: continue the run in out_dir, else start; scratch: start, refuse a used directory; "
+        "a path: fork the run or checkpoint there into a new out_dir",
+        "must not be empty",
+        bool,
+    ),
+    "data.source": Knob(
+        "tiny_shakespeare",
+        "tiny_shakespeare, text:PATH (a UTF-8 file), tfds:NAME or synthetic",
+        "must not be empty",
+        bool,
+    ),
+    "data.fallback": _one_of(
+        "synthetic", ("synthetic", ""), 'used when the source cannot be had; "" makes that an error'
+    ),
+    "data.val_fraction": Knob(
+        0.1,
+        "share of the characters, at the end of the text, kept for validation",
+        "must be in (0, 1)",
+        lambda value: 0 < value < 1,
+    ),
+    "model.n_layer": _at_least(4, 1, "transformer blocks"),
+    "model.n_head": _at_least(4, 1, "attention heads; divides n_embd"),
+    "model.n_embd": _at_least(128, 1, "width of the residual stream"),
+    "model.block_size": _at_least(64, 1, "context length in tokens"),
+    "model.dropout": _fraction(0.0, "probability of dropping a value while training"),
+    "model.bias": Knob(False, "biases in Linear and LayerNorm"),
+    "model.dtype": _one_of("float32", _DTYPES, "what matrix products are computed in"),
+    "model.param_dtype": _one_of("float32", _DTYPES, "what parameters are held in"),
+    "optim.learning_rate": _rate(1e-3, "peak learning rate, per update"),
+    "optim.min_lr": _rate(1e-4, "learning rate at lr_decay_iters and after, per update"),
+    "optim.schedule": _one_of("cosine", ("cosine", "constant"), "after the warmup"),
+    "optim.warmup_iters": _at_least(100, 0, "updates of linear warmup"),
+    "optim.lr_decay_iters": _at_least(0, 0, "updates until min_lr; 0: train.max_iters"),
+    "optim.beta1": _fraction(0.9, "AdamW's decay of the mean gradient"),
+    "optim.beta2": _fraction(0.99, "AdamW's decay of the mean squared gradient"),
+    "optim.weight_decay": _rate(0.1, "AdamW's decoupled decay, on tensors of ≥ 2 axes"),
+    "optim.grad_clip": _rate(1.0, "largest global gradient norm; 0: off"),
+    "optim.master_weights": Knob(
+        True, "with bfloat16 parameters, keep float32 copies that the optimizer updates"
+    ),
+    "train.max_iters": _at_least(2000, 0, "updates in all; 0: evaluate and end"),
+    "train.batch_size": _at_least(12, 1, "sequences per update, over all micro-batches"),
+    "train.grad_accum_steps": _at_least(1, 1, "micro-batches an update is made of"),
+    "train.updates_per_dispatch": _at_least(
+        0, 0, "most updates per call of the compiled step; 0: about a second's worth"
+    ),
+    "eval.interval": _at_least(250, 1, "updates between evaluations"),
+    "eval.mode": _one_of(
+        "sweep", ("sweep", "random"), "sweep: fixed windows; random: nanoGPT's random batches"
+    ),
+    "eval.iters": _at_least(200, 1, "batches per estimate when eval.mode is random"),
+    "eval.max_tokens": _at_least(0, 0, "tokens per split in a sweep; 0: all of val's"),
+    "checkpoint.interval": _at_least(250, 1, "updates between checkpoints"),
+    "checkpoint.keep": _at_least(2, 1, "newest checkpoints kept, besides the best"),
+    "log.interval": _at_least(10, 1, "updates between lines of metrics.jsonl"),
+    "log.tensorboard": Knob(False, "write TensorBoard event files as well (extra: tensorboard)"),
+    "mesh.data": _at_least(0, 0, "devices a batch is split over; 0: all there are"),
+    "mesh.cpu_devices": _at_least(1, 1, "devices XLA makes of this host's CPU"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTConfig:
+    """What the model sees of a config; no defaults, so that nothing is left out by accident."""
+
+    n_layer: int
+    n_head: int
+    n_embd: int
+    block_size: int
+    dropout: float
+    bias: bool
+    dtype: str
+    param_dtype: str
+    vocab_size: int
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Every knob at its default, locked: a misspelt name is an error."""
+    nested: dict[str, Any] = {}
+    for name, knob in KNOBS.items():
+        *sections, leaf = name.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[leaf] = knob.default
+    return ml_collections.ConfigDict(nested).lock()
+
+
+def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as {"model.n_layer": 4, ...}, in the order of KNOBS."""
+    values: dict[str, Any] = {}
+    for name in KNOBS:
+        value: Any = config
+        for part in name.split("."):
+            value = value[part]
+        values[name] = value
+    return values
+
+
+def set_knob(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
+    """Sets one knob by its dotted name."""
+    *sections, leaf = name.split(".")
+    for section in sections:
+        config = config[section]
+    config[leaf] = value
+
+
+def from_flat(values: Mapping[str, Any], *, origin: str) -> ml_collections.ConfigDict:
+    """A validated config from dotted names, as a checkpoint stores it; absent knobs get defaults.
+
+    Raises:
+      UserError: for an unknown name or a value that breaks its rule; `origin` says where it stood.
+    """
+    config = default_config()
+    for name, value in values.items():
+        if name not in KNOBS:
+            raise UserError(f"{origin}: {name}", value, "unknown knob", "Use a newer gptjax.")
+        default = KNOBS[name].default
+        if type(value) is not type(default):
+            raise UserError(f"{origin}: {name}", repr(value), f"must be {type_name(default)}")
+        set_knob(config, name, value)
+    validate(config)
+    return config
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks every knob against its rule, then the rules between knobs.
+
+    Raises:
+      UserError: naming the first knob that breaks a rule, its value and the rule.
+    """
+    for name, value in flat(config).items():
+        knob = KNOBS[name]
+        if type(value) is not type(knob.default):
+            raise UserError(name, repr(value), f"must be {type_name(knob.default)}")
+        if not knob.holds(value):
+            raise UserError(name, repr(value), knob.rule, f"Meaning: {knob.meaning}.")
+    model, optim, train = config.model, config.optim, config.train
+    if model.n_embd % model.n_head:
+        fitting = [n for n in range(1, model.n_embd + 1) if model.n_embd % n == 0]
+        nearest = sorted(sorted(fitting, key=lambda n: abs(n - model.n_head))[:3])
+        raise UserError(
+            "model.n_embd",
+            model.n_embd,
+            f"is not divisible by model.n_head {model.n_head}",
+            f"Try n_head {', '.join(map(str, nearest))}.",
+        )
+    if optim.min_lr > optim.learning_rate:
+        raise UserError(
+            "optim.min_lr", optim.min_lr, f"must be ≤ learning_rate {optim.learning_rate}"
+        )
+    horizon = decay_iters(config)
+    if optim.schedule == "cosine" and train.max_iters and optim.warmup_iters >= horizon:
+        raise UserError(
+            "optim.warmup_iters",
+            optim.warmup_iters,
+            f"must be < lr_decay_iters {horizon}",
+            f"Set --config.optim.warmup_iters={horizon // 20}.",
+        )
+    if train.batch_size % train.grad_accum_steps:
+        raise UserError(
+            "train.batch_size",
+            train.batch_size,
+            f"is not divisible by train.grad_accum_steps {train.grad_accum_steps}",
+        )
+
+
+def type_name(default: Any) -> str:
+    """What a knob with this default takes, in words."""
+    return {bool: "true or false", int: "an integer", float: "a number", str: "text"}[type(default)]
+
+
+def decay_iters(config: ml_collections.ConfigDict) -> int:
+    """The update at which the learning rate reaches `min_lr`."""
+    return config.optim.lr_decay_iters or config.train.max_iters
+
+
+def digest(config: ml_collections.ConfigDict) -> str:
+    """A short sha256 of all knobs that can change the numbers (not of where they are written)."""
+    values = {name: value for name, value in flat(config).items() if name not in _PLACES}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_PLACES = ("out_dir", "init_from", "log.interval", "log.tensorboard")

@@ -1,0 +1,239 @@
+"""The GPT: nanoGPT's architecture and initial weights as Flax NNX modules.
+
+Axes in names: B batch, T time, S source time, D width, H heads, K head width, F MLP width,
+V vocabulary, L layers, N = B·T tokens. Activations pass through every matrix product flattened to
+two axes (N, D): on a CPU, XLA multiplies those about twice as fast as three.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gptjax.config import GPTConfig
+
+# Up to this vocabulary a token is looked up by a one-hot matrix product: its gradient is one as
+# well, where that of an indexed look-up is a scatter-add, slow on CPUs and GPUs alike.
+_ONE_HOT_VOCABULARY = 1024
+
+# nanoGPT's standard deviation for every Linear and Embedding.
+_INIT_STD = 0.02
+
+# One layer's keys and values of the tokens seen so far: (k_BHSK, v_BHSK).
+LayerCache = tuple[jax.Array, jax.Array]
+
+
+def _linear(config: GPTConfig, n_in: int, n_out: int, *, std: float, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(
+        n_in,
+        n_out,
+        use_bias=config.bias,
+        dtype=config.dtype,
+        param_dtype=config.param_dtype,
+        kernel_init=nnx.initializers.normal(std),
+        rngs=rngs,
+    )
+
+
+def _layer_norm(config: GPTConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(
+        config.n_embd,
+        epsilon=1e-5,
+        use_bias=config.bias,
+        use_fast_variance=False,  # E[x²] − E[x]² cancels in float32
+        dtype=config.dtype,
+        param_dtype=config.param_dtype,
+        rngs=rngs,
+    )
+
+
+def _embed(config: GPTConfig, n: int, rngs: nnx.Rngs) -> nnx.Embed:
+    return nnx.Embed(
+        n,
+        config.n_embd,
+        dtype=config.dtype,
+        param_dtype=config.param_dtype,
+        embedding_init=nnx.initializers.normal(_INIT_STD),
+        rngs=rngs,
+    )
+
+
+def _residual_std(config: GPTConfig) -> float:
+    """Each block adds to the residual stream twice; this keeps its variance flat (GPT-2)."""
+    return _INIT_STD / math.sqrt(2 * config.n_layer)
+
+
+def _float32_at_least(dtype: str) -> jnp.dtype:
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+class Attention(nnx.Module):
+    """Causal self-attention with one fused projection for queries, keys and values."""
+
+    def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
+        self.n_head = config.n_head
+        self.wide = _float32_at_least(config.dtype)
+        n_embd = config.n_embd
+        self.qkv = _linear(config, n_embd, 3 * n_embd, std=_INIT_STD, rngs=rngs)
+        self.out = _linear(config, n_embd, n_embd, std=_residual_std(config), rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self,
+        x_ND: jax.Array,
+        *,
+        batch_size: int,
+        rngs: nnx.Rngs | None,
+        cache: LayerCache | None,
+        start: jax.Array | int,
+    ) -> tuple[jax.Array, LayerCache]:
+        """What each token gathers from itself and the tokens before it, and the keys and values.
+
+        With a cache the tokens stand at positions start, start + 1, … and their keys and values
+        are written there; without one they are all the tokens there are.
+        """
+        B, H = batch_size, self.n_head
+        T, K = x_ND.shape[0] // B, x_ND.shape[1] // H
+        q_BHTK, k_BHSK, v_BHSK = (
+            part_ND.reshape(B, T, H, K).transpose(0, 2, 1, 3)
+            for part_ND in jnp.split(self.qkv(x_ND), 3, axis=-1)
+        )
+        if cache is not None:
+            k_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[0], k_BHSK, start, axis=2)
+            v_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[1], v_BHSK, start, axis=2)
+        seen_TS = jnp.arange(k_BHSK.shape[2])[None, :] <= start + jnp.arange(T)[:, None]
+        scores_BHTS = jnp.einsum(
+            "BHTK,BHSK->BHTS", q_BHTK, k_BHSK, preferred_element_type=self.wide
+        ) / math.sqrt(K)
+        scores_BHTS = jnp.where(seen_TS[None, None], scores_BHTS, -jnp.inf)
+        weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(x_ND.dtype)
+        weights_BHTS = self.dropout(weights_BHTS, deterministic=rngs is None, rngs=rngs)
+        gathered_BHTK = jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)
+        gathered_ND = gathered_BHTK.transpose(0, 2, 1, 3).reshape(x_ND.shape)
+        return self.out(gathered_ND), (k_BHSK, v_BHSK)
+
+
+class MLP(nnx.Module):
+    """Four times wider in the middle, with the exact (erf) GELU."""
+
+    def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
+        n_embd = config.n_embd
+        self.up = _linear(config, n_embd, 4 * n_embd, std=_INIT_STD, rngs=rngs)
+        self.down = _linear(config, 4 * n_embd, n_embd, std=_residual_std(config), rngs=rngs)
+
+    def __call__(self, x_ND: jax.Array) -> jax.Array:
+        h_NF = jax.nn.gelu(self.up(x_ND), approximate=False)
+        return self.down(h_NF)
+
+
+class Block(nnx.Module):
+    """Attention, then MLP, each on the normalised stream and added back to it."""
+
+    def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
+        self.ln_1 = _layer_norm(config, rngs)
+        self.attention = Attention(config, rngs=rngs)
+        self.ln_2 = _layer_norm(config, rngs)
+        self.mlp = MLP(config, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self,
+        x_ND: jax.Array,
+        *,
+        batch_size: int,
+        rngs: nnx.Rngs | None = None,
+        cache: LayerCache | None = None,
+        start: jax.Array | int = 0,
+    ) -> tuple[jax.Array, LayerCache]:
+        attended_ND, cache = self.attention(
+            self.ln_1(x_ND), batch_size=batch_size, rngs=rngs, cache=cache, start=start
+        )
+        x_ND = x_ND + self.dropout(attended_ND, deterministic=rngs is None, rngs=rngs)
+        mixed_ND = self.mlp(self.ln_2(x_ND))
+        return x_ND + self.dropout(mixed_ND, deterministic=rngs is None, rngs=rngs), cache
+
+
+class GPT(nnx.Module):
+    """A decoder-only transformer; its head is the token embedding, transposed."""
+
+    def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
+        self.wide = _float32_at_least(config.dtype)
+        self.wte = _embed(config, config.vocab_size, rngs)
+        self.wpe = _embed(config, config.block_size, rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+        self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.n_layer)])
+        self.ln_f = _layer_norm(config, rngs)
+
+    def __call__(self, ids_BT: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits of the token after each one, float32, axes BTV; `rngs` switches dropout on."""
+        B, T = ids_BT.shape
+        x_ND = self._embedded(ids_BT, start=0)
+        x_ND = self.dropout(x_ND, deterministic=rngs is None, rngs=rngs)
+        for block in self.blocks:
+            x_ND, _ = block(x_ND, batch_size=B, rngs=rngs)
+        return self._logits(x_ND).reshape(B, T, -1)
+
+    def next_logits(
+        self,
+        ids_BT: jax.Array,
+        *,
+        last: jax.Array | int,
+        caches: list[LayerCache],
+        start: jax.Array | int,
+    ) -> tuple[jax.Array, list[LayerCache]]:
+        """Logits (BV) of the token after `ids_BT[:, last]`, and the caches with these tokens in.
+
+        The tokens stand at positions start, start + 1, …; whatever follows `last` (padding) is
+        cached too, but is overwritten before anything attends to it.
+        """
+        B, T = ids_BT.shape
+        x_ND = self._embedded(ids_BT, start=start)
+        filled = []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x_ND, cache = block(x_ND, batch_size=B, cache=cache, start=start)
+            filled.append(cache)
+        x_BTD = x_ND.reshape(B, T, -1)
+        x_BD = jax.lax.dynamic_index_in_dim(x_BTD, last, axis=1, keepdims=False)
+        return self._logits(x_BD), filled
+
+    def _embedded(self, ids_BT: jax.Array, *, start: jax.Array | int) -> jax.Array:
+        B, T = ids_BT.shape
+        ids_N = ids_BT.reshape(-1)
+        if self.wte.num_embeddings <= _ONE_HOT_VOCABULARY:
+            table_VD = self.wte.embedding[...].astype(self.wte.dtype)
+            token_ND = (
+                jax.nn.one_hot(ids_N, self.wte.num_embeddings, dtype=self.wte.dtype) @ table_VD
+            )
+        else:
+            token_ND = self.wte(ids_N)
+        positions_TD = jax.lax.dynamic_slice_in_dim(self.wpe.embedding[...], start, T)
+        x_BTD = token_ND.reshape(B, T, -1) + positions_TD.astype(token_ND.dtype)[None]
+        return x_BTD.reshape(B * T, -1)
+
+    def _logits(self, x_ND: jax.Array) -> jax.Array:
+        x_ND = self.ln_f(x_ND)
+        table_VD = self.wte.embedding[...].astype(x_ND.dtype)
+        return jnp.einsum("ND,VD->NV", x_ND, table_VD, preferred_element_type=self.wide)
+
+
+def empty_caches(config: GPTConfig, batch_size: int) -> list[LayerCache]:
+    """Zeroed keys and values for `block_size` tokens in each layer."""
+    shape_BHSK = (
+        batch_size,
+        config.n_head,
+        config.block_size,
+        config.n_embd // config.n_head,
+    )
+    return [
+        (jnp.zeros(shape_BHSK, config.dtype), jnp.zeros(shape_BHSK, config.dtype))
+        for _ in range(config.n_layer)
+    ]
+
+
+def n_parameters(params: nnx.State) -> int:
+    """Number of weights without the position embeddings, nanoGPT's way of counting."""
+    n_all = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return n_all - params["wpe"]["embedding"][...].size
