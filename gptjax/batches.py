@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 # Each split draws from a stream of its own, so that one's batches never mirror another's.
@@ -38,3 +40,10 @@ def sweep_offsets(*, n_tokens: int, block_size: int, max_tokens: int) -> np.ndar
     n_windows = (n_tokens - 1) // block_size
     n_kept = min(n_windows, max(1, max_tokens // block_size)) if max_tokens else n_windows
     return (np.arange(n_kept) * n_windows // n_kept * block_size).astype(np.int32)
+
+
+def sha256(ids: np.ndarray) -> str:
+    """The digest by which a split is recognised: of its dtype, length and ids."""
+    digest = hashlib.sha256(f"{ids.dtype.str} {len(ids)} ".encode())
+    digest.update(np.ascontiguousarray(ids).tobytes())
+    return digest.hexdigest()

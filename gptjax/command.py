@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +40,10 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     Exit codes: 0 done; 1 the run failed; 2 bad input; 130 Ctrl-C; otherwise what `main` returned.
     An error is one line on stderr; GPTJAX_TRACEBACK=1 shows the traceback as well.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character gets its escape, not an exception.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main(sys.argv[1:]) or 0
         sys.stdout.flush()

@@ -128,3 +128,13 @@ def _parse(name: str, text: str) -> bool | int | float | str:
         return type(default)(text)
     except (KeyError, ValueError):
         raise UserError(f"--config.{name}", repr(text), f"must be {type_name(default)}") from None
+
+
+def knob_help() -> str:
+    """Every knob with its default, meaning and rule, a line each, for --help."""
+    lines = [
+        f"  --config.{name}={knob.default!s:<12} {knob.meaning}"
+        + (f" ({knob.rule})" if knob.rule else "")
+        for name, knob in KNOBS.items()
+    ]
+    return "knobs, with their defaults:\n" + "\n".join(lines)

@@ -1,0 +1,113 @@
+"""The loss over a whole split: sweeps during training, and the evaluate command."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from gptjax import batches, checkpoint
+from gptjax.errors import UserError
+from gptjax.step import model_graph, window_losses
+from gptjax.tokenizer import CharTokenizer
+
+# The validation split, kept in the run directory so that evaluating needs nothing else.
+VAL_TOKENS = "val_tokens.npy"
+
+# Windows of a sweep are batched to about this many tokens: enough for fast matrix products,
+# while logits of a GPT-2 vocabulary stay below a gigabyte.
+_TOKENS_PER_BATCH = 4096
+
+# A batch is padded with windows of this offset; their losses are dropped.
+_PADDING_OFFSET = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A mean loss with its standard error, nats per token, over `n_windows` windows."""
+
+    mean: float
+    sem: float
+    n_windows: int
+
+
+def mean_loss(losses_W: np.ndarray) -> Loss:
+    """Mean and standard error of equally long windows' losses."""
+    n_windows = len(losses_W)
+    sem = float(losses_W.std(ddof=1)) / math.sqrt(n_windows) if n_windows > 1 else math.inf
+    return Loss(float(losses_W.mean()), sem, n_windows)
+
+
+class Evaluator:
+    """Computes the losses of windows with one compiled call per sweep."""
+
+    def __init__(self, graph: nnx.GraphDef, block_size: int):
+        self._losses = jax.jit(functools.partial(window_losses, graph, block_size))
+        self._batch_size = max(1, _TOKENS_PER_BATCH // block_size)
+
+    def losses(self, params: nnx.State, tokens: jax.Array, offsets_W: np.ndarray) -> np.ndarray:
+        """The mean loss of the window at each offset, nats per token, float64."""
+        n_windows = len(offsets_W)
+        n_batches = -(-n_windows // self._batch_size)
+        padded = np.full(n_batches * self._batch_size, _PADDING_OFFSET, np.int32)
+        padded[:n_windows] = offsets_W
+        losses_CB = self._losses(params, tokens, padded.reshape(n_batches, -1))
+        return np.asarray(losses_CB, np.float64).reshape(-1)[:n_windows]
+
+
+def evaluate(out_dir: str, *, step: str, context: int) -> None:
+    """Prints the loss of a checkpoint over the whole validation split.
+
+    The split is the one the run was validated on, kept in its directory. `context` cuts it into
+    shorter windows than the model was trained with (0: the same), whose loss is another quantity:
+    each token is predicted from fewer before it.
+
+    Raises:
+      UserError: if there is no such checkpoint, or the context is longer than the model's.
+    """
+    with checkpoint.open_for_reading(out_dir) as checkpoints:
+        found = checkpoints.restore(checkpoint.select_step(checkpoints, step))
+    config = checkpoint.model_config(found.meta)
+    if not 0 <= context <= config.block_size:
+        raise UserError("--context", context, f"must be from 1 to block_size {config.block_size}")
+    block_size = context or config.block_size
+    ids = read_val_ids(Path(out_dir), found.meta["val_sha256"])
+    offsets_W = batches.sweep_offsets(n_tokens=len(ids), block_size=block_size, max_tokens=0)
+    if not len(offsets_W):
+        raise UserError("--context", block_size, f"the validation split has {len(ids)} tokens")
+    params = jax.device_put(found.state.params)
+    evaluator = Evaluator(model_graph(config), block_size)
+    loss = mean_loss(evaluator.losses(params, jnp.asarray(ids), offsets_W))
+
+    tokenizer = CharTokenizer.from_json(found.meta["tokenizer"])
+    targets = (offsets_W[:, None] + 1 + np.arange(block_size)[None]).reshape(-1)
+    bytes_per_token = float(tokenizer.bytes_per_token[ids[targets]].mean())
+    corpus = found.meta["corpus"]
+    print(f"{out_dir} step {found.step} on {corpus['name']}, {len(targets)} tokens of val")
+    print(f"val {loss.mean:.4f} ± {loss.sem:.4f} nats/char at context {block_size}")
+    print(f"    {loss.mean / math.log(2) / bytes_per_token:.4f} bits/byte")
+    if corpus.get("floor_nats") is not None:
+        floor = corpus["floor_nats"]
+        print(f"    floor {floor:.4f}: val is {loss.mean - floor:.4f} above what can be reached")
+
+
+def read_val_ids(run_dir: Path, sha256: str) -> np.ndarray:
+    """The validation split that a run keeps beside its checkpoints.
+
+    Raises:
+      UserError: if it is missing or not the one the checkpoint was validated on.
+    """
+    path = run_dir / VAL_TOKENS
+    try:
+        ids = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError("val split", path, f"cannot be read: {error}") from error
+    if batches.sha256(ids) != sha256:
+        raise UserError("val split", path, "is not the one this checkpoint was validated on")
+    return ids

@@ -1,0 +1,96 @@
+"""Where a run's wall-clock time went."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+KINDS = ("compile", "data", "step", "eval", "checkpoint", "sample", "other")
+
+# Step times are kept as a histogram of 2 % wide bins: percentiles without a growing list.
+_BINS_PER_E = 50
+
+
+class Ledger:
+    """Seconds per kind of work since the process started, plus those of earlier processes.
+
+    `other` is what no `measure` block covered; blocks must not nest, so kinds never overlap.
+    """
+
+    def __init__(self, earlier: dict[str, Any] | None = None):
+        self._started = time.perf_counter() - _process_age()
+        self._seconds = dict.fromkeys(KINDS, 0.0)
+        self._earlier = dict((earlier or {}).get("seconds", {}))
+        bins = (earlier or {}).get("step_ms_bins", {})
+        self._step_bins = {int(key): int(count) for key, count in bins.items()}
+        self._open: str | None = None
+
+    @contextlib.contextmanager
+    def measure(self, kind: str) -> Iterator[None]:
+        """Adds the time spent inside to `kind`."""
+        assert self._open is None, f"{kind} inside {self._open}"
+        self._open = kind
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[kind] += time.perf_counter() - start
+            self._open = None
+
+    def count_steps(self, n_updates: int, seconds: float) -> None:
+        """Notes that `n_updates` updates took `seconds` together."""
+        step_ms = max(1e3 * seconds / n_updates, 1e-6)
+        key = round(_BINS_PER_E * math.log(step_ms))
+        self._step_bins[key] = self._step_bins.get(key, 0) + n_updates
+
+    def process_seconds(self) -> float:
+        """Seconds since this process started."""
+        return time.perf_counter() - self._started
+
+    def seconds(self, kind: str) -> float:
+        """Seconds spent on `kind`, in this and earlier processes of the run."""
+        return self._seconds[kind] + self._earlier.get(kind, 0.0)
+
+    def step_seconds_here(self) -> float:
+        """Seconds this process has spent on updates."""
+        return self._seconds["step"]
+
+    def step_ms(self, quantile: float) -> float:
+        """The quantile of the updates' times, in ms, to 2 %; 0 before the first update."""
+        wanted = quantile * sum(self._step_bins.values())
+        passed = 0
+        for key in sorted(self._step_bins):
+            passed += self._step_bins[key]
+            if passed >= wanted:
+                return math.exp(key / _BINS_PER_E)
+        return 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Wall time and its parts, which sum to it, and the step times; `Ledger(it)` goes on."""
+        wall = self.process_seconds()
+        self._seconds["other"] = wall - sum(
+            seconds for kind, seconds in self._seconds.items() if kind != "other"
+        )
+        return {
+            "wall_seconds": wall + sum(self._earlier.values()),
+            "seconds": {kind: self.seconds(kind) for kind in KINDS},
+            "step_ms_median": self.step_ms(0.5),
+            "step_ms_p95": self.step_ms(0.95),
+            "step_ms_bins": {str(key): count for key, count in sorted(self._step_bins.items())},
+        }
+
+
+def _process_age() -> float:
+    """Seconds since this process started; 0 where /proc cannot tell."""
+    try:
+        # Field 22 of stat, counted after the name in parentheses, is in clock ticks since boot.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return max(0.0, uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return 0.0

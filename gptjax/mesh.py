@@ -1,0 +1,93 @@
+"""Which devices a run uses, and how its arrays are laid out over them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+import ml_collections
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from gptjax.errors import UserError
+
+
+def choose_devices(config: ml_collections.ConfigDict) -> tuple[list[jax.Device], str]:
+    """The devices of a run, and in words why these.
+
+    JAX_PLATFORMS picks the backend. The CPU stays reachable beside a GPU: FLOPs are counted there.
+
+    Raises:
+      UserError: if the backend asked for is not there, or the batch does not split over devices.
+    """
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    platforms = asked.split(",") if asked else []
+    if platforms and "cpu" not in platforms:
+        jax.config.update("jax_platforms", ",".join([*platforms, "cpu"]))
+    if config.mesh.cpu_devices > 1:
+        jax.config.update("jax_num_cpu_devices", config.mesh.cpu_devices)
+    try:
+        found = jax.devices()
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            "JAX_PLATFORMS", asked, f"no such device here ({reason})", "Use JAX_PLATFORMS=cpu."
+        ) from error
+    wanted = platforms[0] if platforms else found[0].platform
+    # JAX calls CUDA and ROCm devices alike "gpu".
+    if wanted != found[0].platform and not (wanted != "cpu" and found[0].platform == "gpu"):
+        raise UserError(
+            "JAX_PLATFORMS",
+            asked,
+            f"no {wanted} device here; have: {found[0].platform}",
+            "Use JAX_PLATFORMS=cpu.",
+        )
+    n_devices = config.mesh.data or len(found)
+    if n_devices > len(found):
+        raise UserError("mesh.data", n_devices, f"there are only {len(found)} devices")
+    micro_batch = config.train.batch_size // config.train.grad_accum_steps
+    if micro_batch % n_devices:
+        below = micro_batch // n_devices * n_devices * config.train.grad_accum_steps
+        above = below + n_devices * config.train.grad_accum_steps
+        raise UserError(
+            "train.batch_size",
+            config.train.batch_size,
+            f"a micro-batch of {micro_batch} does not split over {n_devices} devices",
+            f"Use {below or above} or {above}, or --config.mesh.data=1.",
+        )
+    why = f"JAX_PLATFORMS={asked}" if asked else "JAX's own choice; JAX_PLATFORMS sets another"
+    return found[:n_devices], why
+
+
+def data_mesh(devices: list[jax.Device]) -> Mesh:
+    """A mesh with one axis, `data`, over which batches are split."""
+    # Under jax.make_mesh's default, Explicit, Flax's Embed refuses a split batch.
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_last_axis(mesh: Mesh, n_axes: int) -> NamedSharding:
+    """An array of `n_axes` axes whose last, the sequences of a batch, is split over devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * (n_axes - 1), "data"))
+
+
+def n_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def lacks_bfloat16(device: jax.Device) -> bool:
+    """Whether bfloat16 products are emulated on this device (known for Linux CPUs only)."""
+    if device.platform != "cpu":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "bf16" not in flags  # avx512_bf16 and amx_bf16 on x86, bf16 on Arm

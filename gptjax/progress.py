@@ -1,0 +1,72 @@
+"""What a person watching a run sees: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+# Without a terminal, lines come at most this often, seconds.
+_LINE_SECONDS = 5.0
+
+
+class Display:
+    """Prints a run's messages and its progress; use it as a context manager."""
+
+    def __init__(self, *, n_updates: int, step: int):
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._n_updates = n_updates
+        self._last_line = 0.0
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("", total=n_updates, completed=step, figures="")
+
+    def __enter__(self) -> Display:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def message(self, text: str, *, style: str = "") -> None:
+        """Prints a line of its own, above the bar where there is one."""
+        self._console.print(Text(text, style=style))
+
+    def update(self, step: int, figures: dict[str, Any], *, eta_seconds: float) -> None:
+        """Shows how far the run is: figures are printed in order as `name value`."""
+        words = " · ".join(f"{name} {value}" for name, value in figures.items())
+        words += f" · left {duration(eta_seconds)}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, figures=words)
+        elif step >= self._n_updates or time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self.message(f"step {step}/{self._n_updates} · {words}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "42 s", "3 min 05 s", "2 h 10 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def count(value: float) -> str:
+    """A large number with a unit letter: "795.9k", "1.2M"."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.4g}{letter}"
+    return f"{value:.4g}"

@@ -1,0 +1,163 @@
+"""Writing text with a trained model, from its run directory alone."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax import checkpoint, generate
+from gptjax.errors import UserError
+from gptjax.step import model_graph, named_key
+from gptjax.tokenizer import CharTokenizer
+
+# Tokens per dispatch: text appears this many characters at a time.
+_TOKENS_PER_DISPATCH = 32
+
+_LARGEST_PROMPT_FILE = 1_000_000  # bytes
+
+
+def sample(
+    out_dir: str,
+    *,
+    step: str,
+    prompt: str,
+    prompt_file: str,
+    num_samples: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+) -> None:
+    """Prints `num_samples` continuations of a prompt, the first one as it is written.
+
+    An empty prompt starts from a newline, or where the vocabulary has none from its first symbol.
+
+    Raises:
+      UserError: for a number out of range, a character the model does not know, or no checkpoint.
+    """
+    _check_ranges(num_samples, max_new_tokens, temperature, top_k, seed)
+    text = _prompt_text(prompt, prompt_file)
+    with checkpoint.open_for_reading(out_dir) as checkpoints:
+        found = checkpoints.restore(checkpoint.select_step(checkpoints, step))
+    tokenizer = CharTokenizer.from_json(found.meta["tokenizer"])
+    if not text:
+        text = "\n" if "\n" in tokenizer.symbols else tokenizer.symbols[0]
+    ids = tokenizer.encode(text, what="prompt")
+    block_size = checkpoint.model_config(found.meta).block_size
+    if len(ids) > block_size:
+        print(
+            f"gptjax: the prompt has {len(ids)} tokens; the model sees the last {block_size}",
+            file=sys.stderr,
+        )
+    corpus = found.meta["corpus"]
+    if corpus["fallback_reason"]:
+        print(
+            f"gptjax: this model was trained on the {corpus['name']} corpus, not on "
+            f"{corpus['requested']}",
+            file=sys.stderr,
+        )
+    chunks = continuations(
+        found,
+        ids,
+        num_samples=num_samples,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        seed=seed,
+    )
+    written: list[np.ndarray] = []
+    _write(text)
+    for tokens_BK in chunks:
+        _write(tokenizer.decode(tokens_BK[0]))
+        written.append(tokens_BK)
+    _write("\n---------------\n")
+    tokens_BT = np.concatenate(written, axis=1)
+    for tokens_T in tokens_BT[1:]:
+        _write(text + tokenizer.decode(tokens_T) + "\n---------------\n")
+
+
+def continuations(
+    found: checkpoint.Checkpoint,
+    ids: np.ndarray,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+) -> Iterator[np.ndarray]:
+    """Yields the next few tokens of every sample, axes B and up to _TOKENS_PER_DISPATCH."""
+    config = checkpoint.model_config(found.meta)
+    graph = model_graph(config)
+    params = jax.device_put(found.state.params)
+    prompt_BT, length = generate.pad_prompt(
+        ids, block_size=config.block_size, batch_size=num_samples
+    )
+    # The length is an argument, so that prompts of any length share one compiled program.
+    begin = jax.jit(functools.partial(generate.begin, graph, config))
+    extend = jax.jit(
+        functools.partial(generate.extend, graph, n_slots=_TOKENS_PER_DISPATCH, top_k=top_k),
+        donate_argnums=1,
+    )
+    progress: Any = begin(params, prompt_BT, length)
+    key = named_key(seed, "sample")
+    for start in range(0, max_new_tokens, _TOKENS_PER_DISPATCH):
+        n_tokens = min(_TOKENS_PER_DISPATCH, max_new_tokens - start)
+        progress, tokens_BK = extend(
+            params, progress, key, n_tokens, jnp.asarray(temperature, jnp.float32)
+        )
+        yield np.asarray(tokens_BK)[:, :n_tokens]
+
+
+def _check_ranges(
+    num_samples: int, max_new_tokens: int, temperature: float, top_k: int, seed: int
+) -> None:
+    if num_samples < 1:
+        raise UserError("--num_samples", num_samples, "must be ≥ 1")
+    if max_new_tokens < 1:
+        raise UserError("--max_new_tokens", max_new_tokens, "must be ≥ 1")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise UserError("--temperature", temperature, "must be ≥ 0 and finite; 0 is greedy")
+    if top_k < 0:
+        raise UserError("--top_k", top_k, "must be ≥ 0; 0 keeps all")
+    if not 0 <= seed < 2**32:
+        raise UserError("--seed", seed, "must be an integer in [0, 2**32)")
+
+
+def _prompt_text(prompt: str, prompt_file: str) -> str:
+    if not prompt_file:
+        return prompt
+    if prompt:
+        raise UserError("--prompt_file", prompt_file, "cannot be given together with --prompt")
+    try:
+        raw = Path(prompt_file).open("rb").read(_LARGEST_PROMPT_FILE + 1)
+        text = raw.decode("utf-8")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError("--prompt_file", prompt_file, f"cannot be read: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise UserError("--prompt_file", prompt_file, "is not UTF-8 text") from error
+    if len(raw) > _LARGEST_PROMPT_FILE:
+        raise UserError("--prompt_file", prompt_file, "is larger than 1 MB")
+    return text
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: a model's output must not drive a terminal."""
+    return "".join(
+        symbol if symbol in "\n\t" or symbol.isprintable() else f"\\x{ord(symbol):02x}"
+        for symbol in text
+    )

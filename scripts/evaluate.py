@@ -1,0 +1,19 @@
+"""Prints a checkpoint's loss over the whole validation split, with its standard error."""
+
+from gptjax import command
+
+
+def main(argv: list[str]) -> None:
+    flags = command.Flags(description=__doc__)
+    flags.add_argument("--out_dir", required=True, help="the run directory")
+    flags.add_argument("--step", default="best", help="best, latest or a step (default: best)")
+    flags.add_argument("--context", type=int, default=0, help="tokens of context (default: all)")
+    arguments, leftovers = flags.parse_known_args(argv)
+    flags.exit_on_leftovers(leftovers)
+    from gptjax.evaluate import evaluate  # JAX is imported only once the flags are good
+
+    evaluate(arguments.out_dir, step=arguments.step, context=arguments.context)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,26 @@
+"""Writes text with a trained model: python scripts/sample.py --out_dir out/shakespeare_char."""
+
+from gptjax import command
+
+
+def main(argv: list[str]) -> None:
+    flags = command.Flags(description=__doc__)
+    flags.add_argument("--out_dir", required=True, help="the run directory")
+    flags.add_argument("--step", default="best", help="best, latest or a step (default: best)")
+    flags.add_argument("--prompt", default="", help="text to continue (default: a newline)")
+    flags.add_argument("--prompt_file", default="", help="a UTF-8 file to continue instead")
+    flags.add_argument("--num_samples", type=int, default=10, help="default: 10")
+    flags.add_argument("--max_new_tokens", type=int, default=500, help="each; default: 500")
+    flags.add_argument("--temperature", type=float, default=0.8, help="0: greedy; default: 0.8")
+    flags.add_argument("--top_k", type=int, default=200, help="0: all; default: 200")
+    flags.add_argument("--seed", type=int, default=1337, help="default: 1337")
+    arguments, leftovers = flags.parse_known_args(argv)
+    flags.exit_on_leftovers(leftovers)
+    from gptjax.sample import sample  # JAX is imported only once the flags are good
+
+    settings = vars(arguments)
+    sample(settings.pop("out_dir"), **settings)
+
+
+if __name__ == "__main__":
+    command.run(main)

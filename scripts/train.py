@@ -1,0 +1,20 @@
+"""Trains a GPT: python scripts/train.py --config configs/shakespeare_char.py [--config.NAME=V]."""
+
+from gptjax import command, config_file
+
+
+def main(argv: list[str]) -> int:
+    flags = command.Flags(description=__doc__, epilog=config_file.knob_help())
+    flags.add_argument("--config", metavar="FILE", help="a Python file with get_config()")
+    overrides, others = config_file.split_overrides(argv)
+    arguments, leftovers = flags.parse_known_args(others)
+    flags.exit_on_leftovers(leftovers)
+    if not arguments.config:
+        flags.error("--config is missing; for example: --config configs/shakespeare_char.py")
+    from gptjax.train import train  # JAX is imported only once the flags are good
+
+    return train(arguments.config, overrides)
+
+
+if __name__ == "__main__":
+    command.run(main)
