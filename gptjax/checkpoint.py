@@ -277,7 +277,7 @@ def _val_or_infinity(metrics: Any) -> float:
 
 
 def _crc32(leaf: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(leaf).tobytes())
 
 
 def _json_crc32(meta: Mapping[str, Any]) -> int:

@@ -49,15 +49,24 @@ class Evaluator:
 
     def __init__(self, graph: nnx.GraphDef, block_size: int):
         self._losses = jax.jit(functools.partial(window_losses, graph, block_size))
+        self._compiled: dict[tuple[int, int], jax.stages.Compiled] = {}
         self._batch_size = max(1, _TOKENS_PER_BATCH // block_size)
+
+    def compile(self, params: nnx.State, tokens: jax.Array, n_windows: int) -> None:
+        """Compiles sweeps of `n_windows` windows, so that the first one costs no more."""
+        shape_CB = (-(-n_windows // self._batch_size), self._batch_size)
+        offsets_CB = jax.ShapeDtypeStruct(shape_CB, np.int32)
+        self._compiled[shape_CB] = self._losses.lower(params, tokens, offsets_CB).compile()
 
     def losses(self, params: nnx.State, tokens: jax.Array, offsets_W: np.ndarray) -> np.ndarray:
         """The mean loss of the window at each offset, nats per token, float64."""
         n_windows = len(offsets_W)
-        n_batches = -(-n_windows // self._batch_size)
-        padded = np.full(n_batches * self._batch_size, _PADDING_OFFSET, np.int32)
-        padded[:n_windows] = offsets_W
-        losses_CB = self._losses(params, tokens, padded.reshape(n_batches, -1))
+        shape_CB = (-(-n_windows // self._batch_size), self._batch_size)
+        if shape_CB not in self._compiled:
+            self.compile(params, tokens, n_windows)
+        padded_CB = np.full(shape_CB, _PADDING_OFFSET, np.int32)
+        padded_CB.reshape(-1)[:n_windows] = offsets_W
+        losses_CB = self._compiled[shape_CB](params, tokens, padded_CB)
         return np.asarray(losses_CB, np.float64).reshape(-1)[:n_windows]
 
 

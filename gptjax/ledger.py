@@ -52,13 +52,9 @@ class Ledger:
         """Seconds since this process started."""
         return time.perf_counter() - self._started
 
-    def seconds(self, kind: str) -> float:
-        """Seconds spent on `kind`, in this and earlier processes of the run."""
-        return self._seconds[kind] + self._earlier.get(kind, 0.0)
-
-    def step_seconds_here(self) -> float:
-        """Seconds this process has spent on updates."""
-        return self._seconds["step"]
+    def seconds_here(self, kind: str) -> float:
+        """Seconds this process has spent on `kind`."""
+        return self._seconds[kind]
 
     def step_ms(self, quantile: float) -> float:
         """The quantile of the updates' times, in ms, to 2 %; 0 before the first update."""
@@ -78,7 +74,7 @@ class Ledger:
         )
         return {
             "wall_seconds": wall + sum(self._earlier.values()),
-            "seconds": {kind: self.seconds(kind) for kind in KINDS},
+            "seconds": {kind: self._seconds[kind] + self._earlier.get(kind, 0.0) for kind in KINDS},
             "step_ms_median": self.step_ms(0.5),
             "step_ms_p95": self.step_ms(0.95),
             "step_ms_bins": {str(key): count for key, count in sorted(self._step_bins.items())},

@@ -1,0 +1,143 @@
+"""One experiment, compiled for its devices: the update, the evaluation and what an update costs."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from gptjax import batches, flops, mesh, optim, step
+from gptjax.config import GPTConfig
+from gptjax.corpus import Splits
+from gptjax.evaluate import Evaluator, Loss, mean_loss
+from gptjax.model import n_parameters
+
+# One dispatch makes at most so many updates.
+_MOST_UPDATES = 100
+
+# Random evaluation batches are numbered from here on, beyond any training batch.
+_FIRST_EVAL_BATCH = 2**62
+
+
+class Program:
+    """The compiled functions of a config and the data they run on.
+
+    Attributes:
+      state: the TrainState on the devices; `train` replaces it.
+      n_slots: most updates in one call of `train`.
+      n_params: weights without position embeddings.
+      n_tokens: tokens in an update.
+      flops, formula_flops: an update's, as XLA counts them and by the formula.
+      peak: what MFU is measured against.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        model_config: GPTConfig,
+        splits: Splits,
+        devices: list[jax.Device],
+        state: step.TrainState | None,
+    ):
+        """Compiles the update, going on from `state` (on the host) or from initial weights."""
+        self._config = config
+        self._lengths = {"train": len(splits.train), "val": len(splits.val)}
+        data_mesh = mesh.data_mesh(devices)
+        everywhere = mesh.replicated(data_mesh)
+        # One array for both splits, val behind train: one compiled evaluation serves both.
+        self._tokens = jax.device_put(np.concatenate([splits.train, splits.val]), everywhere)
+        graph, tx = step.model_graph(model_config), optim.optimizer(config)
+        if state is None:
+            make = functools.partial(step.initial_state, model_config, tx, config.seed)
+            self.state = jax.jit(make, out_shardings=everywhere)()
+        else:
+            self.state = jax.device_put(state, everywhere)
+        dropout_key = step.named_key(config.seed, "dropout") if config.model.dropout else None
+        self.n_slots = config.train.updates_per_dispatch or _MOST_UPDATES
+        n_micro = config.train.grad_accum_steps
+        self._offsets_shape = (self.n_slots, n_micro, config.train.batch_size // n_micro)
+        self._offsets_sharding = mesh.split_last_axis(data_mesh, len(self._offsets_shape))
+        offsets_KAB = jax.ShapeDtypeStruct(
+            self._offsets_shape, np.int32, sharding=self._offsets_sharding
+        )
+        self._train_steps = (
+            jax.jit(
+                functools.partial(
+                    step.train_steps, graph, tx, dropout_key, config.model.block_size
+                ),
+                donate_argnums=1,
+                out_shardings=everywhere,
+            )
+            .lower(self._tokens, self.state, offsets_KAB, np.int32(0))
+            .compile()
+        )
+        self._evaluator = Evaluator(graph, config.model.block_size)
+        self._evaluator.compile(self.state.params, self._tokens, len(self._eval_offsets("val", 0)))
+        self.n_params = n_parameters(self.state.params)
+        self.n_tokens = config.train.batch_size * config.model.block_size
+        self.formula_flops = flops.formula_flops(model_config, self.n_params, self.n_tokens)
+        self.flops = flops.xla_flops(
+            model_config, tx, batch_size=config.train.batch_size, n_micro=n_micro
+        )
+        self.peak = flops.peak(devices, config.model.dtype, cache=flops.cache_dir())
+
+    def offsets(self, first: int, n_updates: int) -> jax.Array:
+        """The batches of `n_updates` updates from update `first` on, placed on the devices."""
+        config = self._config
+        offsets_KAB = np.zeros(self._offsets_shape, np.int32)
+        for slot in range(n_updates):
+            offsets_B = self._random_offsets("train", first + slot)
+            offsets_KAB[slot] = offsets_B.reshape(config.train.grad_accum_steps, -1)
+        return jax.device_put(offsets_KAB, self._offsets_sharding)
+
+    def train(self, offsets_KAB: jax.Array, n_updates: int) -> dict[str, np.ndarray]:
+        """Makes `n_updates` updates; returns "loss" and "grad_norm" of each."""
+        self.state, metrics = self._train_steps(
+            self._tokens, self.state, offsets_KAB, np.int32(n_updates)
+        )
+        return {name: np.asarray(values)[:n_updates] for name, values in metrics.items()}
+
+    def loss(self, split: str, *, step: int) -> Loss:
+        """The loss of the present weights on a split, as config.eval asks for it."""
+        offsets_W = self._eval_offsets(split, step)
+        if split == "val":
+            offsets_W = offsets_W + self._lengths["train"]
+        return mean_loss(self._evaluator.losses(self.state.params, self._tokens, offsets_W))
+
+    def _eval_offsets(self, split: str, step: int) -> np.ndarray:
+        config = self._config
+        if config.eval.mode == "random":
+            first = _FIRST_EVAL_BATCH + step * config.eval.iters
+            return np.concatenate(
+                [self._random_offsets(split, first + index) for index in range(config.eval.iters)]
+            )
+        return batches.sweep_offsets(
+            n_tokens=self._lengths[split],
+            block_size=config.model.block_size,
+            # Both splits get the same number of tokens.
+            max_tokens=config.eval.max_tokens or self._lengths["val"] - 1,
+        )
+
+    def _random_offsets(self, split: str, index: int) -> np.ndarray:
+        config = self._config
+        return batches.offsets(
+            config.seed,
+            split,
+            index,
+            n_tokens=self._lengths[split],
+            block_size=config.model.block_size,
+            batch_size=config.train.batch_size,
+        )
+
+    def costs(self) -> dict[str, Any]:
+        """What an update costs, as the run's record says it."""
+        return {
+            "n_params": self.n_params,
+            "flops_per_update": self.flops,
+            "formula_flops_per_update": self.formula_flops,
+            "peak_flops_per_s": self.peak.flops_per_s,
+            "peak_source": self.peak.source,
+        }
