@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -53,6 +54,7 @@ class Checkpoints:
     def __init__(self, run_dir: Path, *, keep: int = 1, read_only: bool = False):
         # Orbax takes a relative path and fails at the first save.
         self._dir = run_dir.resolve() / "checkpoints"
+        self._read_only = read_only
         # Orbax warns of each array that it restores as numpy; that is what is wanted here.
         logging.getLogger("absl").setLevel(logging.ERROR)
         policies = preservation_policy.AnyPreservationPolicy(
@@ -79,7 +81,8 @@ class Checkpoints:
 
     def __exit__(self, *exception: object) -> None:
         self._manager.close()
-        self._empty_trash()
+        if not self._read_only:  # A reader must not reach into the trash of a running run.
+            self._empty_trash()
 
     def steps(self) -> list[int]:
         """Steps that have a committed checkpoint, ascending."""
@@ -210,25 +213,29 @@ class Checkpoints:
         )
 
     def _empty_trash(self) -> None:
-        shutil.rmtree(self._dir / "trash", ignore_errors=True)
+        # The folder itself stays: Orbax's thread may be about to move a step into it.
+        for deleted in (self._dir / "trash").glob("*"):
+            shutil.rmtree(deleted, ignore_errors=True)
 
 
-def open_for_reading(out_dir: str) -> Checkpoints:
+def open_for_reading(out_dir: str, *, flag: str = "--out_dir") -> Checkpoints:
     """The checkpoints of a finished or running run; creates nothing.
+
+    `flag` is what errors name: where the directory was given.
 
     Raises:
       UserError: if there is no run or it has no checkpoint.
     """
     folder = Path(out_dir) / "checkpoints"
-    if not folder.is_dir():
-        raise UserError("--out_dir", out_dir, "holds no run", "Train one: scripts/train.py")
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long.
+        raise UserError(flag, out_dir, "holds no run", "Train one: scripts/train.py")
     checkpoints = Checkpoints(Path(out_dir), read_only=True)
     if not checkpoints.steps():
-        raise UserError("--out_dir", out_dir, "has no checkpoint yet")
+        raise UserError(flag, out_dir, "has no checkpoint yet")
     return checkpoints
 
 
-def select_step(checkpoints: Checkpoints, wanted: str) -> int:
+def select_step(checkpoints: Checkpoints, wanted: str, *, flag: str = "--step") -> int:
     """The step that `--step best|latest|N` names.
 
     Raises:
@@ -243,7 +250,7 @@ def select_step(checkpoints: Checkpoints, wanted: str) -> int:
         return steps[-1] if best is None else best
     if not wanted.isdecimal() or int(wanted) not in steps:
         have = ", ".join(map(str, steps))
-        raise UserError("--step", wanted, f"must be best, latest or one of {have}")
+        raise UserError(flag, wanted, f"must be best, latest or one of {have}")
     return int(wanted)
 
 

@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -45,11 +46,11 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
             # A terminal that cannot show a character gets its escape, not an exception.
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = main(sys.argv[1:]) or 0
+        code = _code_of(main)
         sys.stdout.flush()
     except (UserError, RunError) as error:
         if os.environ.get("GPTJAX_TRACEBACK"):
-            raise
+            traceback.print_exc()
         print("gptjax: error: " + " ".join(str(error).split("\n")), file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
@@ -60,3 +61,12 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
+
+
+def _code_of(main: Callable[[list[str]], int | None]) -> int:
+    try:
+        return main(sys.argv[1:]) or 0
+    except SystemExit as leaving:  # --help; what it printed is still to be flushed.
+        if isinstance(leaving.code, str):
+            raise
+        return leaving.code or 0

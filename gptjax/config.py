@@ -47,6 +47,10 @@ def _fraction(default: float, meaning: str) -> Knob:
 
 _DTYPES = ("float32", "bfloat16")
 
+# An error suggests numbers of heads up to here: for a mistyped width of many digits, looking at
+# all of them would take for ever.
+_MOST_HEADS_TRIED = 1024
+
 KNOBS: dict[str, Knob] = {
     "seed": Knob(
         1337,
@@ -196,7 +200,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
             raise UserError(name, repr(value), knob.rule, f"Meaning: {knob.meaning}.")
     model, optim, train = config.model, config.optim, config.train
     if model.n_embd % model.n_head:
-        fitting = [n for n in range(1, model.n_embd + 1) if model.n_embd % n == 0]
+        most = min(model.n_embd, _MOST_HEADS_TRIED)
+        fitting = [n for n in range(1, most + 1) if model.n_embd % n == 0]
         nearest = sorted(sorted(fitting, key=lambda n: abs(n - model.n_head))[:3])
         raise UserError(
             "model.n_embd",

@@ -6,14 +6,18 @@ it; run only your own. `--config.model.n_layer=6` changes one knob.
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
+import os
+import re
 import traceback
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
 
-from gptjax.config import KNOBS, default_config, set_knob, type_name, validate
+from gptjax.config import KNOBS, set_knob, type_name, validate
 from gptjax.errors import UserError, did_you_mean
 
 
@@ -57,14 +61,16 @@ def split_overrides(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]
 
 def _config_of_file(path: str) -> ml_collections.ConfigDict:
     what_it_is = "A config is a Python file with get_config(); see configs/shakespeare_char.py."
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long.
         raise UserError("--config", path, "no such file", what_it_is)
+    if not path.endswith(".py"):
+        raise UserError("--config", path, "is not a .py file", what_it_is)
     try:
-        spec = importlib.util.spec_from_file_location("gptjax_config_file", path)
-        if spec is None or spec.loader is None:
-            raise UserError("--config", path, "is not a .py file", what_it_is)
+        loader = _UncachedLoader("gptjax_config_file", path)
+        spec = importlib.util.spec_from_loader(loader.name, loader)
+        assert spec is not None
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         get_config = getattr(module, "get_config", None)
         if get_config is None:
             raise UserError("--config", path, "has no get_config()", what_it_is)
@@ -75,26 +81,38 @@ def _config_of_file(path: str) -> ml_collections.ConfigDict:
         raise UserError("--config", _place_of(error, path), _reason(error), what_it_is) from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError("--config", path, "get_config() returned no ConfigDict", what_it_is)
-    known = default_config()
-    unknown = sorted(
-        set(config.to_dict()) - set(known.to_dict())
-        | {
-            f"{section}.{leaf}"
-            for section, part in config.items()
-            if isinstance(part, ml_collections.ConfigDict) and section in known
-            for leaf in set(part) - set(known[section])
-        }
-    )
+    names = set(_names(config))
+    unknown = sorted(names - set(KNOBS))
     if unknown:
         raise UserError(
             "--config", path, f"unknown knob {unknown[0]}", did_you_mean(unknown[0], KNOBS)
         )
-    missing = sorted(name for name in KNOBS if name.split(".")[0] not in config)
+    missing = sorted(set(KNOBS) - names)
     if missing:
         raise UserError(
             "--config", path, f"lacks {missing[0]}", "Start from gptjax.config.default_config()."
         )
     return config
+
+
+class _UncachedLoader(importlib.machinery.SourceFileLoader):
+    """Runs a file as it is now, and leaves no __pycache__ beside it.
+
+    Python takes cached bytecode for a file's if its size and its time in whole seconds are the
+    same: a config edited right after a run could be read as it was before.
+    """
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _names(config: ml_collections.ConfigDict, section: str = "") -> Iterator[str]:
+    """The dotted name of every value."""
+    for key in config:
+        if isinstance(config[key], ml_collections.ConfigDict):
+            yield from _names(config[key], f"{section}{key}.")
+        else:
+            yield section + key
 
 
 def _place_of(error: Exception, path: str) -> str:
@@ -109,8 +127,10 @@ def _place_of(error: Exception, path: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    # ml_collections' AttributeError and KeyError already carry "Did you mean ...?".
+    # ml_collections' AttributeError and KeyError already carry "Did you mean ...?", behind a
+    # list of all fields that would drown it.
     text = str(error.args[0]) if error.args else str(error)
+    text = re.sub(r' Other fields present: "\{.*\}"', "", text)
     return f"{type(error).__name__}: {' '.join(text.split())}".rstrip(".")
 
 

@@ -81,7 +81,7 @@ def load(source: str, *, fallback: str) -> Corpus:
     if kind == "text" and argument:
         return _corpus(f"text:{Path(argument).name}", _file_bytes(argument), argument)
     if kind == "tfds" and argument:
-        return _corpus(source, _tfds_text(argument).encode())
+        return _corpus(source, _tfds_text(argument))
     known = ["tiny_shakespeare", "synthetic", f"text:{source}", f"tfds:{source}"]
     hint = did_you_mean(source, known[:2]) or f"For TFDS's: {known[3]}; for a file: {known[2]}."
     raise UserError(
@@ -193,13 +193,15 @@ def shakespeare_builder_text(url: str, sha256: str, size: int) -> bytes:
 
     Raises:
       Offline: if it has to be downloaded and the host does not answer.
-      UserError: if what was downloaded is not the file the checksum names; nothing is kept.
+      UserError: if what was downloaded is not the file the checksum names (nothing is kept), or
+        the copy prepared earlier is damaged.
     """
     import tensorflow_datasets as tfds
 
-    class GptjaxTinyShakespeare(tfds.core.GeneratorBasedBuilder):
+    # Defined where it is used, so that importing gptjax does not import TFDS; not registered,
+    # since TFDS refuses a second class of the same name.
+    class GptjaxTinyShakespeare(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
-        # Defined where it is used, so that importing gptjax does not import TFDS.
         url_infos = {
             url: tfds.core.download.checksums.UrlInfo(
                 size=size, checksum=sha256, filename="input.txt"
@@ -218,47 +220,39 @@ def shakespeare_builder_text(url: str, sha256: str, size: int) -> bytes:
 
     builder = GptjaxTinyShakespeare(file_format="array_record")
     if not builder.info.splits:
-        _probe(url)
-        try:
-            _prepare(tfds, builder)
-        except tfds.core.download.download_manager.NonMatchingChecksumError as error:
-            _remove_partial_downloads(builder)
-            raise UserError(
-                "data", url, f"sha256 mismatch, want {sha256}; nothing was kept"
-            ) from error
-        except OSError as error:
-            _remove_partial_downloads(builder)
-            raise Offline(f"the download broke off: {type(error).__name__}") from error
-    return bytes(builder.as_data_source(split="full")[0]["text"])
+        _prepare(tfds, builder, url)
+    try:
+        raw = bytes(builder.as_data_source(split="full")[0]["text"])
+    except (RuntimeError, TypeError, KeyError):
+        raw = b""  # So array_record tells of a file that is missing, damaged or cut short.
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise UserError(
+            "data", builder.data_path, "the copy prepared here is damaged", "Delete this folder."
+        )
+    return raw
 
 
-def _tfds_text(name: str) -> str:
+def _tfds_text(name: str) -> bytes:
     """The text feature of every example of a TFDS dataset, in order, a blank line between them."""
     if not re.fullmatch(r"[a-z0-9_]+(/[a-zA-Z0-9_.]+)?(:[0-9.]+)?", name):
         raise UserError("data.source", f"tfds:{name}", "a TFDS name is [a-z0-9_]+")
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name, file_format="array_record")
+        builder = _tfds_builder(tfds, name)
         features = builder.info.features
         texts = [key for key, kind in features.items() if isinstance(kind, tfds.features.Text)]
         if not texts:
             raise UserError("data.source", f"tfds:{name}", "has no text feature")
         if not builder.info.splits:
-            _probe("https://storage.googleapis.com")
-            _prepare(tfds, builder)
+            _prepare(tfds, builder, "https://storage.googleapis.com")
         if builder.info.dataset_size > _LARGEST_TEXT:
             raise UserError("data.source", f"tfds:{name}", "is larger than 1 GiB of text")
         key = "text" if "text" in texts else texts[0]
-        parts: list[str] = []
+        parts: list[bytes] = []
         for split_name in sorted(builder.info.splits):
             for example in builder.as_data_source(split=split_name):
-                parts.append(bytes(example[key]).decode("utf-8"))
-    except tfds.core.registered.DatasetNotFoundError as error:
-        known = tfds.core.registered.list_imported_builders()
-        raise UserError(
-            "data.source", f"tfds:{name}", "unknown dataset", did_you_mean(name, known)
-        ) from error
+                parts.append(bytes(example[key]))
     except ImportError as error:
         raise UserError(
             "data.source",
@@ -270,13 +264,44 @@ def _tfds_text(name: str) -> str:
         raise UserError(
             "data.source", f"tfds:{name}", f"is not prepared here and cannot be had: {error}"
         ) from error
-    return "\n\n".join(parts)
+    return b"\n\n".join(parts)
 
 
-def _prepare(tfds: Any, builder: Any) -> None:
+def _tfds_builder(tfds: Any, name: str) -> Any:
+    """The builder of a TFDS dataset; raises UserError if there is none of this name."""
+    try:
+        return tfds.builder(name, file_format="array_record")
+    except tfds.core.registered.DatasetNotFoundError as error:
+        known = tfds.core.registered.list_imported_builders()
+        raise UserError(
+            "data.source", f"tfds:{name}", "unknown dataset", did_you_mean(name, known)
+        ) from error
+    except (ValueError, AssertionError) as error:
+        # An unknown config or version, in TFDS's words.
+        raise UserError("data.source", f"tfds:{name}", _one_line(error)) from error
+
+
+def _prepare(tfds: Any, builder: Any, url: str) -> None:
+    """Lets TFDS download a dataset and prepare it; what a failed download left is deleted.
+
+    Raises:
+      Offline: if the host of `url` does not answer, or a download breaks off.
+      UserError: if a download is not the file that its checksum names.
+    """
+    _probe(url)
     # TFDS's defaults are the other way: checksums unchecked, a Google bucket asked first.
     config = tfds.download.DownloadConfig(force_checksums_validation=True, try_download_gcs=False)
-    builder.download_and_prepare(download_config=config)
+    download = tfds.core.download
+    try:
+        builder.download_and_prepare(download_config=config)
+    except download.download_manager.NonMatchingChecksumError as error:
+        _remove_partial_downloads(builder)
+        # The message's second and third line give the size and sha256 expected, and those got.
+        found = " ".join(str(error).splitlines()[1:3])
+        raise UserError("data", url, f"sha256 mismatch: {found}; nothing was kept") from error
+    except (OSError, download.util.DownloadError) as error:
+        _remove_partial_downloads(builder)
+        raise Offline(f"the download broke off: {_one_line(error)}") from error
 
 
 def _remove_partial_downloads(builder: Any) -> None:
@@ -295,10 +320,12 @@ def _probe(url: str) -> None:
             request = urllib.request.Request(url, method="HEAD")
             urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
             outcome.append("")
-        except urllib.error.HTTPError:
-            outcome.append("")  # It answered: what is wrong, the download itself will say.
+        except urllib.error.HTTPError as error:
+            # It answered: what is wrong, the download itself will say. But for the server's own
+            # errors TFDS would retry for minutes.
+            outcome.append(f"HTTP {error.code}" if error.code in (500, 502, 503, 504) else "")
         except Exception as error:
-            outcome.append(" ".join(str(error).split())[:80] or type(error).__name__)
+            outcome.append(_one_line(error))
 
     # A name server that does not answer blocks for longer than any timeout given to urlopen.
     thread = threading.Thread(target=ask, daemon=True)
@@ -306,3 +333,7 @@ def _probe(url: str) -> None:
     thread.join(_PROBE_SECONDS)
     if not outcome or outcome[0]:
         raise Offline(outcome[0] if outcome else f"no answer within {_PROBE_SECONDS:.0f} s")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

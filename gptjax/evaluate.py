@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import batches, checkpoint
+from gptjax import batches, checkpoint, mesh
 from gptjax.errors import UserError
 from gptjax.step import model_graph, window_losses
 from gptjax.tokenizer import CharTokenizer
@@ -80,6 +80,7 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
     Raises:
       UserError: if there is no such checkpoint, or the context is longer than the model's.
     """
+    mesh.available_devices()  # Asked for here, a backend that is missing is a clear error.
     with checkpoint.open_for_reading(out_dir) as checkpoints:
         found = checkpoints.restore(checkpoint.select_step(checkpoints, step))
     config = checkpoint.model_config(found.meta)

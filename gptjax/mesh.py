@@ -20,12 +20,35 @@ def choose_devices(config: ml_collections.ConfigDict) -> tuple[list[jax.Device],
     Raises:
       UserError: if the backend asked for is not there, or the batch does not split over devices.
     """
+    if config.mesh.cpu_devices > 1:
+        jax.config.update("jax_num_cpu_devices", config.mesh.cpu_devices)
+    found, why = available_devices()
+    n_devices = config.mesh.data or len(found)
+    if n_devices > len(found):
+        raise UserError("mesh.data", n_devices, f"there are only {len(found)} devices")
+    micro_batch = config.train.batch_size // config.train.grad_accum_steps
+    if micro_batch % n_devices:
+        below = micro_batch // n_devices * n_devices * config.train.grad_accum_steps
+        above = below + n_devices * config.train.grad_accum_steps
+        raise UserError(
+            "train.batch_size",
+            config.train.batch_size,
+            f"a micro-batch of {micro_batch} does not split over {n_devices} devices",
+            f"Use {below or above} or {above}, or --config.mesh.data=1.",
+        )
+    return found[:n_devices], why
+
+
+def available_devices() -> tuple[list[jax.Device], str]:
+    """All devices of the backend that is to be used, and in words why that one.
+
+    Raises:
+      UserError: if the backend asked for is not there.
+    """
     asked = os.environ.get("JAX_PLATFORMS", "")
     platforms = asked.split(",") if asked else []
     if platforms and "cpu" not in platforms:
         jax.config.update("jax_platforms", ",".join([*platforms, "cpu"]))
-    if config.mesh.cpu_devices > 1:
-        jax.config.update("jax_num_cpu_devices", config.mesh.cpu_devices)
     try:
         found = jax.devices()
     except RuntimeError as error:
@@ -42,21 +65,8 @@ def choose_devices(config: ml_collections.ConfigDict) -> tuple[list[jax.Device],
             f"no {wanted} device here; have: {found[0].platform}",
             "Use JAX_PLATFORMS=cpu.",
         )
-    n_devices = config.mesh.data or len(found)
-    if n_devices > len(found):
-        raise UserError("mesh.data", n_devices, f"there are only {len(found)} devices")
-    micro_batch = config.train.batch_size // config.train.grad_accum_steps
-    if micro_batch % n_devices:
-        below = micro_batch // n_devices * n_devices * config.train.grad_accum_steps
-        above = below + n_devices * config.train.grad_accum_steps
-        raise UserError(
-            "train.batch_size",
-            config.train.batch_size,
-            f"a micro-batch of {micro_batch} does not split over {n_devices} devices",
-            f"Use {below or above} or {above}, or --config.mesh.data=1.",
-        )
     why = f"JAX_PLATFORMS={asked}" if asked else "JAX's own choice; JAX_PLATFORMS sets another"
-    return found[:n_devices], why
+    return found, why
 
 
 def data_mesh(devices: list[jax.Device]) -> Mesh:

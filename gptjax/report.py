@@ -90,8 +90,8 @@ class Report:
             f"peak {program.peak.flops_per_s / 1e9:,.0f} GFLOP/s, {program.peak.source}"
         )
         if origin.found:
-            verb = "resumed" if origin.resumed else f"forked from {origin.parent}"
-            say(f"{verb} at step {start_step}")
+            source = origin.parent["init_from"] if origin.is_fork and origin.parent else ""
+            say((f"forked from {source}" if source else "resumed") + f" at step {start_step}")
         for line in origin.lines:
             say("  " + line, style="yellow" if line.startswith("warning") else "")
 

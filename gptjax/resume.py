@@ -6,6 +6,7 @@ A run that goes on may change some knobs; others would make it another experimen
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,18 +74,25 @@ def find_origin(requested: ml_collections.ConfigDict, overrides: Iterable[str]) 
     if (run_dir / "checkpoints").is_dir():
         with Checkpoints(run_dir, read_only=True) as checkpoints:
             steps = checkpoints.steps()
-    if steps and init_from != "auto":
+    if steps and (init_from == "auto" or _is_fork_of(run_dir, steps[-1], init_from)):
+        return _resumed(requested, set(overrides), run_dir, steps[-1])
+    if steps:
         raise UserError(
             "out_dir",
             run_dir,
             f"has step {steps[-1]}; init_from={init_from} needs an unused directory",
             "Continue the run (init_from=auto) or choose another --config.out_dir.",
         )
-    if steps:
-        return _resumed(requested, set(overrides), run_dir, steps[-1])
     if init_from in ("auto", "scratch"):
         return Origin(requested, sorted(overrides))
     return _forked(requested, overrides, Path(init_from))
+
+
+def _is_fork_of(run_dir: Path, step: int, init_from: str) -> bool:
+    """Whether the run in run_dir was forked from there: then the same command goes on with it."""
+    with Checkpoints(run_dir, read_only=True) as checkpoints:
+        parent = checkpoints.meta(step)["parent"]
+    return parent is not None and parent["init_from"] == init_from
 
 
 def _resumed(
@@ -107,20 +115,21 @@ def _resumed(
 def _forked(requested: ml_collections.ConfigDict, overrides: Iterable[str], source: Path) -> Origin:
     is_step = source.parent.name == "checkpoints"
     parent_dir = source.parent.parent if is_step else source
-    if not (parent_dir / "checkpoints").is_dir():
+    if not os.path.isdir(parent_dir / "checkpoints"):
         raise UserError(
             "init_from", source, "is neither auto, scratch, a run directory nor a checkpoint"
         )
-    with open_for_reading(str(parent_dir)) as checkpoints:
-        step = select_step(checkpoints, source.name if is_step else "latest")
+    with open_for_reading(str(parent_dir), flag="init_from") as checkpoints:
+        step = select_step(checkpoints, source.name if is_step else "latest", flag="init_from")
         found = checkpoints.restore(step)
     was = found.meta["config"]
     for name, wanted in flat(requested).items():
-        if name in _SHAPE and wanted != was.get(name, KNOBS[name].default):
+        had = was.get(name, KNOBS[name].default)
+        if name in _SHAPE and wanted != had:
             raise UserError(
-                name, wanted, f"the checkpoint {source} has {was[name]}", "A fork keeps its shape."
+                name, wanted, f"the checkpoint {source} has {had}", "A fork keeps its shape."
             )
-    parent = {"out_dir": str(parent_dir), "step": step, "corpus": found.meta["corpus"]["name"]}
+    parent = {"init_from": str(source), "step": step, "corpus": found.meta["corpus"]["name"]}
     return Origin(requested, sorted(overrides), [], found, is_fork=True, parent=parent)
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,22 @@ def is_used(run_dir: Path) -> bool:
 
 def check_writable(run_dir: Path) -> None:
     """Raises UserError when the directory is a file or cannot be made and written to."""
+    another = "Choose another --config.out_dir."
     nearest = run_dir
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not nearest.is_dir():
+    try:
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise UserError("out_dir", run_dir, f"{nearest} is a file", another)
+        # Only trying tells: permissions do not bind root, and some file systems take no files.
+        # On Linux a temporary file has no name, so that nothing is to be seen of it.
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
         raise UserError(
-            "out_dir", run_dir, f"{nearest} is a file", "Choose another --config.out_dir."
-        )
-    if not os.access(nearest, os.W_OK | os.X_OK) or os.statvfs(nearest).f_flag & os.ST_RDONLY:
-        raise UserError(
-            "out_dir", run_dir, f"{nearest} is read-only", "Choose another --config.out_dir."
-        )
+            "out_dir", run_dir, f"{nearest} cannot be written to: {reason}", another
+        ) from error
 
 
 @contextlib.contextmanager

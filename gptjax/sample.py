@@ -6,14 +6,13 @@ import functools
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax import checkpoint, generate
+from gptjax import checkpoint, generate, mesh
 from gptjax.errors import UserError
 from gptjax.step import model_graph, named_key
 from gptjax.tokenizer import CharTokenizer
@@ -45,6 +44,7 @@ def sample(
     """
     _check_ranges(num_samples, max_new_tokens, temperature, top_k, seed)
     text = _prompt_text(prompt, prompt_file)
+    mesh.available_devices()  # Asked for here, a backend that is missing is a clear error.
     with checkpoint.open_for_reading(out_dir) as checkpoints:
         found = checkpoints.restore(checkpoint.select_step(checkpoints, step))
     tokenizer = CharTokenizer.from_json(found.meta["tokenizer"])
@@ -138,16 +138,17 @@ def _prompt_text(prompt: str, prompt_file: str) -> str:
     if prompt:
         raise UserError("--prompt_file", prompt_file, "cannot be given together with --prompt")
     try:
-        raw = Path(prompt_file).open("rb").read(_LARGEST_PROMPT_FILE + 1)
-        text = raw.decode("utf-8")
+        with open(prompt_file, "rb") as file:
+            raw = file.read(_LARGEST_PROMPT_FILE + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError("--prompt_file", prompt_file, f"cannot be read: {reason}") from error
-    except UnicodeDecodeError as error:
-        raise UserError("--prompt_file", prompt_file, "is not UTF-8 text") from error
     if len(raw) > _LARGEST_PROMPT_FILE:
         raise UserError("--prompt_file", prompt_file, "is larger than 1 MB")
-    return text
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError("--prompt_file", prompt_file, "is not UTF-8 text") from error
 
 
 def _write(text: str) -> None:

@@ -29,11 +29,11 @@ class CharTokenizer:
         Raises:
           UserError: when the description is of another kind or its symbols are not in order.
         """
-        symbols = stored.get("symbols")
-        if stored.get("kind") != "char" or not isinstance(symbols, str):
+        if stored.get("kind") != "char":
             raise UserError("tokenizer", stored.get("kind"), "must be of kind 'char'")
-        if not symbols or symbols != "".join(sorted(set(symbols))):
-            raise UserError("tokenizer", repr(symbols[:20]), "must be distinct symbols in order")
+        symbols = stored.get("symbols")
+        if not isinstance(symbols, str) or not symbols or symbols != "".join(sorted(set(symbols))):
+            raise UserError("tokenizer", f"{symbols!r:.22}", "must be distinct symbols in order")
         return cls(symbols)
 
     def to_json(self) -> dict[str, Any]:

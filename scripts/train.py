@@ -11,7 +11,9 @@ def main(argv: list[str]) -> int:
     flags.exit_on_leftovers(leftovers)
     if not arguments.config:
         flags.error("--config is missing; for example: --config configs/shakespeare_char.py")
-    from gptjax.train import train  # JAX is imported only once the flags are good
+    # What is wrong with the config is said at once, before the seconds that importing JAX takes.
+    config_file.load_config(arguments.config, overrides)
+    from gptjax.train import train
 
     return train(arguments.config, overrides)
 

@@ -1,0 +1,92 @@
+"""Counted arithmetic and looked-up peaks."""
+
+import json
+from pathlib import Path
+
+import jax
+import pytest
+import tiny
+
+from gptjax import flops, optim, step
+from gptjax.config import GPTConfig
+from gptjax.config_file import load_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_xlas_count_agrees_with_the_formula(path):
+    config = load_config(str(path), {})
+    model = GPTConfig(**config.model, vocab_size=65)
+    state = jax.eval_shape(lambda: step.initial_state(model, optim.optimizer(config), 0))
+    n_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    n_params -= model.block_size * model.n_embd
+    n_micro = config.train.grad_accum_steps
+    counted = flops.xla_flops(
+        model, optim.optimizer(config), batch_size=config.train.batch_size, n_micro=n_micro
+    )
+    n_tokens = config.train.batch_size * model.block_size
+    assert 0.95 < counted / flops.formula_flops(model, n_params, n_tokens) < 1.10
+
+
+def test_formula_for_the_laptop_recipe():
+    model = GPTConfig(4, 4, 128, 64, 0.0, False, "float32", "float32", 65)
+    # (6 · 795,904 + 12 · 4 · 128 · 64) · 768 tokens; 3.97 GFLOP, as PERFORMANCE.md has it.
+    assert flops.formula_flops(model, 795_904, 768) == 3_969_515_520
+
+
+def test_accumulation_multiplies_the_micro_batch():
+    model, tx = tiny.model_config(), optim.optimizer(tiny.config())
+    whole = flops.xla_flops(model, tx, batch_size=12, n_micro=1)
+    parts = flops.xla_flops(model, tx, batch_size=12, n_micro=3)
+    one = flops.xla_flops(model, tx, batch_size=4, n_micro=1)
+    assert parts == 3 * one
+    assert whole < parts < 2 * whole  # the optimizer's part is counted once per micro-batch
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "tflops"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "bfloat16", 312),
+        ("NVIDIA A100-SXM4-80GB", "float32", 156),
+        ("NVIDIA A10", "bfloat16", 125),
+        ("NVIDIA H200", "bfloat16", 989.4),
+        ("NVIDIA H200 NVL", "bfloat16", 836),
+        ("NVIDIA GH200 480GB", "bfloat16", 990),
+        ("NVIDIA GB200", "bfloat16", 2500),
+        ("NVIDIA B200", "bfloat16", 2250),
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 989.4),
+        ("NVIDIA H100 PCIe", "bfloat16", 756),
+        ("NVIDIA L40S", "bfloat16", 362),
+        ("NVIDIA L4", "bfloat16", 121),
+        ("NVIDIA GeForce RTX 4070 Ti", "float32", 40.1),
+        ("Tesla V100-SXM2-16GB", "float32", 15.7),
+        ("Tesla T4", "float32", 8.1),
+    ],
+)
+def test_table_names_the_right_card(kind, dtype, tflops):
+    assert flops.table_peak(kind, dtype) == pytest.approx(tflops * 1e12)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_an_unknown_card_has_no_table_peak(dtype):
+    assert flops.table_peak("NVIDIA GeForce RTX 9999", dtype) is None
+    assert flops.table_peak("cpu", dtype) is None
+    assert flops.table_peak("Tesla V100-SXM2-16GB", "bfloat16") is None
+
+
+def test_measured_peak_is_kept_at_its_highest(tmp_path):
+    found = flops.peak(jax.devices()[:1], "float32", cache=tmp_path)
+    assert 1e9 < found.flops_per_s < 1e15 and "measured" in found.source
+    (path,) = tmp_path.glob("peaks.json")
+    (key,) = json.loads(path.read_text())
+    path.write_text(json.dumps({key: 9e14}))
+    assert flops.peak(jax.devices()[:1], "float32", cache=tmp_path).flops_per_s == 9e14
+    path.write_text("{broken")
+    assert flops.peak(jax.devices()[:1], "float32", cache=tmp_path).flops_per_s < 9e14
+
+
+def test_several_cpu_devices_share_the_same_cores(tmp_path):
+    one = flops.peak(jax.devices()[:1], "float32", cache=tmp_path).flops_per_s
+    four = flops.peak(jax.devices()[:4], "float32", cache=tmp_path).flops_per_s
+    assert four < 2 * one

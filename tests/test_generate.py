@@ -1,0 +1,127 @@
+"""Generation: nanoGPT's distribution, exactly, whatever is cached or cut into calls."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from gptjax import generate
+
+N_NEW = 20
+
+
+_CONFIG = tiny.model_config()
+_begin = jax.jit(generate.begin, static_argnums=(0, 1))
+_extend = jax.jit(generate.extend, static_argnums=0, static_argnames=("n_slots", "top_k"))
+
+
+def model():
+    """A model whose next token depends on all before it: weights far from their initial values."""
+    graph, _, state = tiny.parts(_CONFIG, tiny.config())
+    grown = jax.tree.map(lambda leaf: leaf * (12.0 if leaf.ndim == 2 else 1.0), state.params)
+    # The head is the embedding: turned round, a token makes others likely rather than itself.
+    grown["ln_f"]["scale"][...] = -grown["ln_f"]["scale"][...]
+    return graph, grown
+
+
+def continued(graph, params, ids, *, n_samples=1, cuts=(N_NEW,), seed=0, temperature=1.0, top_k=0):
+    prompt_BT, length = generate.pad_prompt(
+        np.asarray(ids), block_size=_CONFIG.block_size, batch_size=n_samples
+    )
+    progress = _begin(graph, _CONFIG, params, prompt_BT, length)
+    parts = []
+    for n_tokens in cuts:
+        progress, tokens_BK = _extend(
+            graph,
+            params,
+            progress,
+            jax.random.key(seed),
+            n_tokens,
+            jnp.float32(temperature),
+            n_slots=N_NEW,
+            top_k=top_k,
+        )
+        parts.append(np.asarray(tokens_BK)[:, :n_tokens])
+    return np.concatenate(parts, axis=1)
+
+
+@pytest.mark.parametrize("n_prompt", [1, 3, 7, 12])
+def test_greedy_equals_a_cache_free_reference_past_the_window(n_prompt):
+    graph, params = model()
+    ids = np.random.default_rng(n_prompt).integers(0, tiny.VOCABULARY, n_prompt).tolist()
+    found = continued(graph, params, ids, temperature=0.0)[0].tolist()
+    reference = list(ids)
+    padded_BT = np.zeros((1, 7), np.int32)
+    for _ in range(N_NEW):
+        window = reference[-7:]
+        padded_BT[0, : len(window)] = window
+        logits_BTV = tiny.apply(graph, params, jnp.asarray(padded_BT))
+        reference.append(int(np.argmax(logits_BTV[0, len(window) - 1])))
+    assert found == reference[n_prompt:]
+    assert len(set(found)) > 2, "a model that repeats itself proves nothing"
+
+
+def test_same_seed_same_text_however_it_is_cut():
+    graph, params = model()
+    whole = continued(graph, params, [3], n_samples=3)
+    np.testing.assert_array_equal(
+        continued(graph, params, [3], n_samples=3, cuts=(1, 5, 14)), whole
+    )
+    assert not np.array_equal(continued(graph, params, [3], n_samples=3, seed=1), whole)
+    assert len({tuple(row) for row in whole.tolist()}) == 3
+
+
+def test_a_sample_does_not_depend_on_how_many_there_are():
+    graph, params = model()
+    np.testing.assert_array_equal(
+        continued(graph, params, [3], n_samples=2),
+        continued(graph, params, [3], n_samples=5)[:2],
+    )
+
+
+def nanogpt_shares(logits_V, temperature, top_k):
+    """nanoGPT's distribution, by hand in float64."""
+    scaled_V = logits_V.astype(np.float64) / temperature
+    if top_k:
+        scaled_V[scaled_V < np.sort(scaled_V)[-min(top_k, len(scaled_V))]] = -np.inf
+    shares_V = np.exp(scaled_V - scaled_V.max())
+    return shares_V / shares_V.sum()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k"), [(1.0, 0), (0.8, 0), (1.7, 3), (0.5, 1), (1.0, 200)]
+)
+def test_draws_follow_nanogpts_distribution(temperature, top_k):
+    logits_V = np.array([0.3, -1.0, 2.0, 2.0, 0.0, -3.0, 1.1], np.float32)
+    n_draws = 20_000
+    drawn_B = generate.choose(
+        jnp.tile(jnp.asarray(logits_V), (n_draws, 1)),
+        jax.random.split(jax.random.key(0), n_draws),
+        temperature=jnp.float32(temperature),
+        top_k=top_k,
+    )
+    counts_V = np.bincount(np.asarray(drawn_B), minlength=7)
+    wanted_V = nanogpt_shares(logits_V.copy(), temperature, top_k) * n_draws
+    assert (counts_V[wanted_V == 0] == 0).all()
+    likely = wanted_V > 0
+    chi_square = ((counts_V - wanted_V)[likely] ** 2 / wanted_V[likely]).sum()
+    # Six degrees of freedom: beyond 22.5 once in a thousand seeds.
+    assert chi_square < 22.5
+
+
+def test_top_k_keeps_ties():
+    """Two symbols share second place: top_k=2 keeps three, as nanoGPT's comparison does."""
+    logits_BV = jnp.tile(jnp.asarray([3.0, 1.0, 1.0, 0.0]), (500, 1))
+    drawn_B = generate.choose(
+        logits_BV, jax.random.split(jax.random.key(0), 500), temperature=jnp.float32(1), top_k=2
+    )
+    assert set(np.asarray(drawn_B).tolist()) == {0, 1, 2}
+
+
+def test_temperature_zero_is_greedy():
+    logits_BV = jnp.asarray(np.random.default_rng(0).normal(size=(50, 5)), jnp.float32)
+    drawn_B = generate.choose(
+        logits_BV, jax.random.split(jax.random.key(0), 50), temperature=jnp.float32(0), top_k=3
+    )
+    np.testing.assert_array_equal(drawn_B, np.argmax(logits_BV, axis=-1))

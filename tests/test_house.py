@@ -1,0 +1,75 @@
+"""The plan of the package: imports go down only, scripts stay thin, heavy libraries come late."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# From the ground up: a module imports only from those before it.
+FLOORS = (
+    "errors command config config_file tokenizer synthetic corpus batches model optim step "
+    "generate mesh flops ledger checkpoint runlog progress evaluate resume program report "
+    "train sample"
+).split()
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the gptjax modules that a file imports, wherever in the file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "gptjax":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module.removeprefix("gptjax.")} if "gptjax." in node.module else set()
+        elif isinstance(node, ast.Import):
+            names |= {
+                alias.name.removeprefix("gptjax.")
+                for alias in node.names
+                if alias.name.startswith("gptjax.")
+            }
+    return names
+
+
+def test_every_module_has_its_floor():
+    modules = {path.stem for path in (ROOT / "gptjax").glob("*.py")} - {"__init__"}
+    assert modules == set(FLOORS)
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_imports_go_down_only(name):
+    below = set(FLOORS[: FLOORS.index(name)])
+    assert imported(ROOT / "gptjax" / f"{name}.py") <= below
+
+
+def test_nothing_imports_scripts_or_configs():
+    for path in [*(ROOT / "gptjax").glob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in getattr(node, "names", [])]
+            module = getattr(node, "module", "") or ""
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert not any(n.split(".")[0] in ("scripts", "configs") for n in [module, *names])
+
+
+def test_scripts_are_thin():
+    for path in (ROOT / "scripts").glob("*.py"):
+        assert len(path.read_text().splitlines()) < 40, path
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("config_file", {"jax", "numpy", "tensorflow_datasets"}),
+        ("train", {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX"}),
+        ("sample", {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX"}),
+    ],
+)
+def test_heavy_libraries_are_imported_late(module, unwanted):
+    code = f"import sys, gptjax.{module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    assert not unwanted & set(printed.split())

@@ -1,0 +1,145 @@
+"""The model: what it may see, how it starts, what dropout does."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+
+from gptjax import model, step
+from gptjax.config import GPTConfig
+
+
+def fresh(**changes):
+    graph, _, state = tiny.parts(tiny.model_config(**changes), tiny.config())
+    return graph, state.params
+
+
+def test_attention_is_causal():
+    graph, params = fresh()
+    ids_BT, _ = tiny.batch(2, 7)
+    before = tiny.apply(graph, params, ids_BT)
+    after = tiny.apply(graph, params, ids_BT.at[:, 4].set((ids_BT[:, 4] + 1) % tiny.VOCABULARY))
+    np.testing.assert_allclose(before[:, :4], after[:, :4], atol=1e-6)
+    assert np.abs(before[:, 4:] - after[:, 4:]).max() > 1e-3
+
+
+def test_sequences_of_a_batch_do_not_mix():
+    graph, params = fresh()
+    ids_BT, _ = tiny.batch(3, 5)
+    alone = tiny.apply(graph, params, ids_BT[1:2])
+    np.testing.assert_allclose(
+        tiny.apply(graph, params, ids_BT)[1], np.asarray(alone)[0], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_position_matters():
+    graph, params = fresh()
+    logits_BTV = tiny.apply(graph, params, jnp.full((1, 5), 3))
+    assert np.abs(np.diff(np.asarray(logits_BTV), axis=1)).min() > 0
+
+
+def test_initial_loss_is_near_that_of_guessing():
+    graph, params = fresh()
+    x_BT, y_BT = tiny.batch(64, 7)
+    loss = step.next_token_losses(tiny.apply(graph, params, x_BT), y_BT).mean()
+    assert abs(float(loss) - math.log(tiny.VOCABULARY)) < 0.05
+
+
+def test_initial_weights_have_nanogpts_spread():
+    config = tiny.model_config(n_layer=3, n_embd=96, vocab_size=257)
+    _, _, state = tiny.parts(config, tiny.config())
+    for path, leaf in nnx.to_flat_state(state.params):
+        values, name = np.asarray(leaf[...]), "/".join(map(str, path))
+        if name.endswith("scale"):
+            assert (values == 1).all()
+        elif name.endswith("bias"):
+            assert (values == 0).all()
+        else:
+            residual = "out/kernel" in name or "down/kernel" in name
+            wanted = 0.02 / math.sqrt(2 * 3) if residual else 0.02
+            assert abs(values.std() / wanted - 1) < 0.15, name
+            assert abs(values.mean()) < 0.1 * wanted, name
+
+
+def test_the_laptop_model_has_nanogpts_number_of_parameters():
+    config = GPTConfig(4, 4, 128, 64, 0.0, False, "float32", "float32", 65)
+    state = jax.eval_shape(lambda: nnx.state(model.GPT(config, rngs=nnx.Rngs(0)), nnx.Param))
+    # PARITY: 802,944 in matrices + 1,152 in layer norms - 8,192 position embeddings.
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 802_944 + 1_152
+    real = tiny.parts(config, tiny.config())[2].params
+    assert model.n_parameters(real) == 795_904
+
+
+@pytest.mark.parametrize("vocab_size", [1024, 1025])
+def test_one_hot_and_indexed_embedding_agree(vocab_size):
+    """Both ways of looking a token up give the row of the table, and its gradient."""
+    graph, params = fresh(vocab_size=vocab_size)
+    ids_BT = jnp.asarray([[0, 5, vocab_size - 1]])
+
+    def first_layer_input(params):
+        return nnx.merge(graph, params)._embedded(ids_BT, start=0)
+
+    table_VD = np.asarray(params["wte"]["embedding"][...])
+    positions_TD = np.asarray(params["wpe"]["embedding"][...])[:3]
+    np.testing.assert_allclose(
+        first_layer_input(params), table_VD[np.asarray(ids_BT[0])] + positions_TD, rtol=1e-6
+    )
+    grads = jax.grad(lambda params: first_layer_input(params).sum())(params)
+    rows_V = np.asarray(grads["wte"]["embedding"][...]).sum(axis=1)
+    assert np.flatnonzero(rows_V).tolist() == [0, 5, vocab_size - 1]
+
+
+def test_dropout_acts_in_training_only():
+    graph, params = fresh(dropout=0.5)
+    ids_BT, _ = tiny.batch(2, 7)
+    still = tiny.apply(graph, params, ids_BT)
+    plain, plain_params = fresh(dropout=0.0)
+    np.testing.assert_array_equal(still, tiny.apply(plain, plain_params, ids_BT))
+    one = tiny.apply(graph, params, ids_BT, jax.random.key(1))
+    other = tiny.apply(graph, params, ids_BT, jax.random.key(2))
+    assert np.abs(one - still).max() > 1e-2 and np.abs(one - other).max() > 1e-2
+    np.testing.assert_array_equal(one, tiny.apply(graph, params, ids_BT, jax.random.key(1)))
+
+
+def test_attention_dropout_draws_a_mask_for_every_weight():
+    """Not one mask shared by heads or sequences; what stays is scaled up by 1/(1 - rate)."""
+    B, H, K, T = 5, 3, 5, 7
+    attention = model.Attention(tiny.model_config(dropout=0.4), rngs=nnx.Rngs(0))
+    # Values of one, an identity on the way out: the output is the sum of the kept weights.
+    D = H * K
+    kernel = np.array(attention.qkv.kernel[...])
+    kernel[:, 2 * D :] = 0
+    attention.qkv.kernel[...] = jnp.asarray(kernel)
+    attention.qkv.bias[...] = jnp.asarray(np.r_[np.zeros(2 * D), np.ones(D)], jnp.float32)
+    attention.out.kernel[...] = jnp.eye(D)
+    x_ND = jax.random.normal(jax.random.key(0), (B * T, D))
+
+    def summed(rngs):
+        out_ND, _ = attention(x_ND, batch_size=B, rngs=rngs, cache=None, start=0)
+        return np.asarray(out_ND).reshape(B, T, H, K)[..., 0].transpose(0, 2, 1)  # BHT
+
+    np.testing.assert_allclose(summed(None), 1, rtol=1e-5)
+    kept = np.stack([summed(nnx.Rngs(dropout=i)) for i in range(300)])
+    # The first token attends to itself alone: dropped entirely, or scaled by 1 / 0.6.
+    first = kept[..., 0]
+    assert set(np.unique(first.round(4))) == {0.0, np.float32(1 / 0.6).round(4)}
+    assert abs((first == 0).mean() - 0.4) < 0.02
+    agree = (first[:, 0, 0] == first[:, 0, 1]).mean(), (first[:, 0, 0] == first[:, 1, 0]).mean()
+    # Independent masks agree with probability 0.4² + 0.6² = 0.52; a shared one always.
+    assert max(agree) < 0.65
+    assert abs(kept.mean() - 1) < 0.02
+
+
+def test_bfloat16_compute_keeps_logits_in_float32():
+    graph, params = fresh(dtype="bfloat16")
+    full, full_params = fresh()
+    ids_BT, _ = tiny.batch(2, 7)
+    logits_BTV = tiny.apply(graph, params, ids_BT)
+    assert logits_BTV.dtype == jnp.float32
+    wanted = tiny.apply(full, full_params, ids_BT)
+    error = np.abs(logits_BTV - wanted).max() / np.abs(wanted).max()
+    assert 1e-6 < error < 2e-2

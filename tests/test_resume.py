@@ -1,0 +1,312 @@
+"""A run that is stopped and started again is the run that was never stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from gptjax import checkpoint, resume
+from gptjax.checkpoint import Checkpoints
+from gptjax.config import flat, set_knob
+from gptjax.errors import UserError
+from gptjax.runlog import read_records
+from gptjax.train import Run, train
+
+CONFIG = """
+from gptjax.config import default_config
+
+def get_config():
+    config = default_config()
+    config.update(
+        model=dict(n_layer=1, n_head=2, n_embd=6, block_size=5, dropout=0.2),
+        optim=dict(warmup_iters=2),
+        train=dict(max_iters=12, batch_size=4),
+        eval=dict(interval=5, max_tokens=50),
+        checkpoint=dict(interval=4),
+        log=dict(interval=3),
+        mesh=dict(data=1),
+    )
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A config file and a text, for every test here."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "config.py").write_text(CONFIG)
+    (folder / "text.txt").write_text(tiny.TEXT)
+    os.environ["GPTJAX_CACHE_DIR"] = str(folder)
+    yield folder
+    del os.environ["GPTJAX_CACHE_DIR"]
+
+
+def run(files, out_dir, **knobs):
+    overrides = {
+        "out_dir": str(out_dir),
+        "data.source": f"text:{files / 'text.txt'}",
+        **{name.replace("__", "."): str(value) for name, value in knobs.items()},
+    }
+    return train(str(files / "config.py"), overrides)
+
+
+def final_state(out_dir):
+    with Checkpoints(out_dir, read_only=True) as checkpoints:
+        return checkpoints.restore(checkpoints.steps()[-1]).state
+
+
+def history(out_dir):
+    """metrics.jsonl without times and without what is per process."""
+    timed = {"seconds", "step_ms", "tokens_per_s", "mfu", "mfu_a100"}
+    return [
+        {name: value for name, value in record.items() if name not in timed}
+        for record in read_records(out_dir / "metrics.jsonl")
+        if record["kind"] in ("train", "eval")
+    ]
+
+
+@pytest.fixture(scope="module")
+def unbroken(files, tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp("unbroken") / "run"
+    assert run(files, out_dir) == 0
+    return out_dir
+
+
+def stop_after(monkeypatch, n_updates):
+    """Makes SIGTERM arrive during the update after which `n_updates` are done."""
+    chunk = Run._chunk
+
+    def stopping(self, n):
+        before = self.n_done
+        chunk(self, n)
+        if before < n_updates <= self.n_done:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "_chunk", stopping)
+
+
+@pytest.mark.parametrize("n_updates", [1, 3, 4, 7, 11])
+def test_stopped_and_started_again_ends_with_the_same_bits(
+    files, unbroken, tmp_path, monkeypatch, n_updates
+):
+    out_dir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, n_updates)
+        assert run(files, out_dir, train__updates_per_dispatch=1) == 143
+    with Checkpoints(out_dir, read_only=True) as checkpoints:
+        assert checkpoints.steps()[-1] == n_updates
+    assert run(files, out_dir, train__updates_per_dispatch=1) == 0
+    tiny.assert_same_bits(final_state(out_dir), final_state(unbroken))
+    assert history(out_dir) == history(unbroken)
+
+
+def test_intervals_and_dispatches_change_no_bit(files, unbroken, tmp_path):
+    run(
+        files,
+        tmp_path / "run",
+        log__interval=1,
+        eval__interval=2,
+        checkpoint__interval=12,
+        train__updates_per_dispatch=5,
+        eval__mode="random",
+        eval__iters=2,
+    )
+    tiny.assert_same_bits(final_state(tmp_path / "run"), final_state(unbroken))
+
+
+def test_log_holds_every_step_once(unbroken):
+    records = history(unbroken)
+    assert [r["step"] for r in records if r["kind"] == "eval"] == [0, 5, 10, 12]
+    assert [r["step"] for r in records if r["kind"] == "train"] == [3, 6, 9, 12]
+    for record in records:
+        if record["kind"] == "train":
+            assert record["tokens_seen"] == record["step"] * 4 * 5
+    kinds = [record["kind"] for record in read_records(unbroken / "metrics.jsonl")]
+    assert kinds[0] == "run" and kinds[-2:] == ["ledger", "end"]
+
+
+def test_stored_rate_is_that_of_the_update(unbroken):
+    rates = [r["lr"] for r in history(unbroken) if r["kind"] == "train"]
+    # Update 2, the third, is the first after a warmup of two: the peak. By hand for the last:
+    progress = (11 - 2) / (12 - 2)
+    last = 1e-4 + 0.5 * (1 + np.cos(np.pi * progress)) * 9e-4
+    np.testing.assert_allclose([rates[0], rates[-1]], [1e-3, last], rtol=1e-5)
+
+
+def test_run_directory_is_self_contained(unbroken):
+    with Checkpoints(unbroken, read_only=True) as checkpoints:
+        meta = checkpoints.meta(12)
+    assert meta["corpus"]["name"] == "text:text.txt" and meta["step"] == 12
+    assert meta["tokenizer"]["symbols"] == "".join(sorted(set(tiny.TEXT)))
+    assert meta["best"]["val_nats"] == min(
+        r["val_loss"] for r in history(unbroken) if r["kind"] == "eval"
+    )
+    assert json.loads((unbroken / "config.json").read_text())["model.n_embd"] == 6
+    seconds = meta["ledger"]["seconds"]
+    assert abs(sum(seconds.values()) - meta["ledger"]["wall_seconds"]) < 0.01
+
+
+def test_a_finished_run_says_so(files, unbroken, capsys):
+    def changes():
+        files = (path for path in unbroken.rglob("*") if path.name != ".lock")
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = changes()
+    assert run(files, unbroken) == 0
+    assert "is at step 12 of 12: nothing to do" in capsys.readouterr().out
+    assert changes() == before
+
+
+def test_max_iters_zero_evaluates_and_ends(files, tmp_path, capsys):
+    assert run(files, tmp_path / "run", train__max_iters=0) == 0
+    assert [r["step"] for r in history(tmp_path / "run")] == [0]
+
+
+def test_a_longer_horizon_is_shown_and_its_jump_warned_of(files, unbroken, tmp_path, capsys):
+    import shutil
+
+    out_dir = tmp_path / "run"
+    shutil.copytree(unbroken, out_dir)
+    assert run(files, out_dir, train__max_iters=20) == 0
+    printed = capsys.readouterr().out
+    assert "train.max_iters: 12 → 20" in printed
+    assert "the learning rate of update 12 jumps from 0.0001 to" in printed
+    steps = [r["step"] for r in history(out_dir) if r["kind"] == "train"]
+    assert steps == [3, 6, 9, 12, 15, 18, 20]
+
+
+def test_a_fork_is_a_new_run_with_a_parent(files, unbroken, tmp_path):
+    fork = tmp_path / "fork"
+    assert run(files, fork, init_from=unbroken, train__max_iters=15, optim__beta1=0.8) == 0
+    with Checkpoints(fork, read_only=True) as checkpoints:
+        meta = checkpoints.meta(15)
+    assert meta["parent"] == {"init_from": str(unbroken), "step": 12, "corpus": "text:text.txt"}
+    assert [r["step"] for r in history(fork) if r["kind"] == "train"] == [15]
+    # It can itself be resumed, and stays the parent's child.
+    assert run(files, fork, init_from=unbroken, train__max_iters=16, optim__beta1=0.8) == 0
+
+
+class TestResumedConfig:
+    def stored(self, **knobs):
+        return flat(tiny.config(**knobs))
+
+    def test_unchanged(self):
+        config, lines = resume.resumed_config(tiny.config(), [], self.stored(), [])
+        assert flat(config) == self.stored() and lines == []
+
+    def test_a_changed_knob_is_applied_and_shown(self):
+        requested = tiny.config(optim__learning_rate=2e-3)
+        for overrides in (["optim.learning_rate"], []):  # given now, or edited in the file
+            config, lines = resume.resumed_config(requested, overrides, self.stored(), [])
+            assert config.optim.learning_rate == 2e-3
+            assert lines == ["optim.learning_rate: 0.001 → 0.002"]
+
+    def test_a_flag_of_the_first_start_need_not_be_repeated(self):
+        stored = self.stored(optim__learning_rate=2e-3)
+        config, lines = resume.resumed_config(tiny.config(), [], stored, ["optim.learning_rate"])
+        assert config.optim.learning_rate == 2e-3 and "as this run was started" in lines[0]
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("seed", 1),
+            ("model.n_layer", 1),
+            ("model.dtype", "bfloat16"),
+            ("model.dropout", 0.5),
+            ("train.batch_size", 8),
+            ("train.grad_accum_steps", 2),
+            ("data.source", "synthetic"),
+            ("data.val_fraction", 0.2),
+        ],
+    )
+    def test_another_experiment_is_refused(self, name, value):
+        requested = tiny.config()
+        set_knob(requested, name, value)
+        with pytest.raises(UserError, match="another experiment"):
+            resume.resumed_config(requested, [name], self.stored(), [])
+
+
+def test_a_changed_text_is_refused(files, unbroken, tmp_path):
+    import shutil
+
+    out_dir, other = tmp_path / "run", tmp_path / "files"
+    shutil.copytree(unbroken, out_dir)
+    shutil.copytree(files, other)
+    with pytest.raises(UserError, match="data.source"):
+        run(other, out_dir, train__max_iters=15)
+    (files / "text.txt").write_text(tiny.TEXT + "more")
+    try:
+        with pytest.raises(UserError, match="differs from the checkpoint's"):
+            run(files, out_dir, train__max_iters=15)
+    finally:
+        (files / "text.txt").write_text(tiny.TEXT)
+
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def command(files, out_dir, *more):
+    return [
+        sys.executable,
+        str(SCRIPTS / "train.py"),
+        f"--config={files / 'config.py'}",
+        f"--config.out_dir={out_dir}",
+        f"--config.data.source=text:{files / 'text.txt'}",
+        "--config.train.max_iters=150",
+        "--config.checkpoint.interval=10",
+        "--config.train.updates_per_dispatch=1",
+        *more,
+    ]
+
+
+def test_killed_and_started_again_ends_with_the_same_bits(files, tmp_path):
+    """kill -9 in the middle of the run, twice, in real processes."""
+    out_dir, whole = tmp_path / "killed", tmp_path / "whole"
+    subprocess.run(command(files, whole), check=True, capture_output=True)
+    for wanted in (40, 100):
+        process = subprocess.Popen(command(files, out_dir), stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        while newest(out_dir) < wanted and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert 0 < newest(out_dir) < 150, "it was to be killed in the middle"
+    subprocess.run(command(files, out_dir), check=True, capture_output=True)
+    tiny.assert_same_bits(final_state(out_dir), final_state(whole))
+    assert history(out_dir) == history(whole)
+
+
+def newest(out_dir):
+    steps = [int(p.name) for p in (out_dir / "checkpoints").glob("*") if p.name.isdecimal()]
+    return max(steps, default=0)
+
+
+def test_two_writers_one_directory(files, tmp_path):
+    out_dir = tmp_path / "run"
+    first = subprocess.Popen(
+        command(files, out_dir, "--config.train.max_iters=100000"), stdout=subprocess.DEVNULL
+    )
+    try:
+        until = time.monotonic() + 60
+        while newest(out_dir) < 20 and time.monotonic() < until:
+            time.sleep(0.05)
+        second = subprocess.run(command(files, out_dir), capture_output=True, text=True)
+    finally:
+        first.send_signal(signal.SIGINT)
+    assert second.returncode == 2
+    assert f"is in use by process {first.pid}" in second.stderr
+    assert first.wait(timeout=30) == 130
+    with checkpoint.open_for_reading(str(out_dir)) as checkpoints:
+        stopped_at = checkpoints.steps()[-1]
+    assert read_records(out_dir / "metrics.jsonl")[-1] == {
+        "kind": "end",
+        "step": stopped_at,
+        "reason": "SIGINT",
+    }
