@@ -6,17 +6,17 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from gptjax import batches, corpus, mesh, optim, runlog
 from gptjax.checkpoint import Checkpoints
 from gptjax.config import GPTConfig, flat
-from gptjax.config_file import load_config
 from gptjax.errors import RunError
 from gptjax.evaluate import VAL_TOKENS, Loss
 from gptjax.ledger import Ledger
@@ -30,8 +30,10 @@ from gptjax.tokenizer import CharTokenizer
 _DISPATCH_SECONDS = 1.0
 
 
-def train(config_path: str, overrides: Mapping[str, str]) -> int:
+def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> int:
     """Trains as the config says; returns the process's exit code.
+
+    `overrides` names the knobs that were given on the command line.
 
     0: all updates are made; 130 or 143: stopped by Ctrl-C or SIGTERM, saved, can be resumed.
 
@@ -39,7 +41,6 @@ def train(config_path: str, overrides: Mapping[str, str]) -> int:
       UserError: for input that breaks a rule; nothing has been created then.
       RunError: if the run cannot go on.
     """
-    requested = load_config(config_path, overrides)
     devices, why = mesh.choose_devices(requested)
     run_dir = Path(requested.out_dir)
     runlog.check_writable(run_dir)

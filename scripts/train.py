@@ -11,11 +11,10 @@ def main(argv: list[str]) -> int:
     flags.exit_on_leftovers(leftovers)
     if not arguments.config:
         flags.error("--config is missing; for example: --config configs/shakespeare_char.py")
-    # What is wrong with the config is said at once, before the seconds that importing JAX takes.
-    config_file.load_config(arguments.config, overrides)
-    from gptjax.train import train
+    config = config_file.load_config(arguments.config, overrides)
+    from gptjax.train import train  # JAX is imported only once flags and config are good
 
-    return train(arguments.config, overrides)
+    return train(config, overrides)
 
 
 if __name__ == "__main__":

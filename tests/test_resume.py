@@ -15,6 +15,7 @@ import tiny
 from gptjax import checkpoint, resume
 from gptjax.checkpoint import Checkpoints
 from gptjax.config import flat, set_knob
+from gptjax.config_file import load_config
 from gptjax.errors import UserError
 from gptjax.runlog import read_records
 from gptjax.train import Run, train
@@ -54,7 +55,7 @@ def run(files, out_dir, **knobs):
         "data.source": f"text:{files / 'text.txt'}",
         **{name.replace("__", "."): str(value) for name, value in knobs.items()},
     }
-    return train(str(files / "config.py"), overrides)
+    return train(load_config(str(files / "config.py"), overrides), overrides)
 
 
 def final_state(out_dir):
