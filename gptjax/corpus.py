@@ -200,23 +200,25 @@ def shakespeare_builder_text(url: str, sha256: str, size: int) -> bytes:
 
     # Defined where it is used, so that importing gptjax does not import TFDS; not registered,
     # since TFDS refuses a second class of the same name.
-    class GptjaxTinyShakespeare(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-        url_infos = {
-            url: tfds.core.download.checksums.UrlInfo(
-                size=size, checksum=sha256, filename="input.txt"
-            )
-        }
+    with tfds.core.registered.skip_registration():
 
-        def _info(self) -> Any:
-            features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
-            return tfds.core.DatasetInfo(builder=self, features=features, homepage=url)
+        class GptjaxTinyShakespeare(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
+            url_infos = {
+                url: tfds.core.download.checksums.UrlInfo(
+                    size=size, checksum=sha256, filename="input.txt"
+                )
+            }
 
-        def _split_generators(self, dl_manager: Any) -> Any:
-            return {"full": self._generate_examples(dl_manager.download(url))}
+            def _info(self) -> Any:
+                features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+                return tfds.core.DatasetInfo(builder=self, features=features, homepage=url)
 
-        def _generate_examples(self, path: Any) -> Any:
-            yield "text", {"text": path.read_bytes()}
+            def _split_generators(self, dl_manager: Any) -> Any:
+                return {"full": self._generate_examples(dl_manager.download(url))}
+
+            def _generate_examples(self, path: Any) -> Any:
+                yield "text", {"text": path.read_bytes()}
 
     builder = GptjaxTinyShakespeare(file_format="array_record")
     if not builder.info.splits:
@@ -254,10 +256,14 @@ def _tfds_text(name: str) -> bytes:
             for example in builder.as_data_source(split=split_name):
                 parts.append(bytes(example[key]))
     except ImportError as error:
+        # TFDS raises it anew, without the module's name, on its way up.
+        first = error
+        while isinstance(first.__cause__, ImportError):
+            first = first.__cause__
         raise UserError(
             "data.source",
             f"tfds:{name}",
-            f"its TFDS builder needs {error.name or error}",
+            f"its TFDS builder needs {first.name or _one_line(first)}",
             'Install it: pip install -e ".[tfds]"',
         ) from error
     except Offline as error:
@@ -286,7 +292,7 @@ def _prepare(tfds: Any, builder: Any, url: str) -> None:
 
     Raises:
       Offline: if the host of `url` does not answer, or a download breaks off.
-      UserError: if a download is not the file that its checksum names.
+      UserError: if a download has no checksum, or is not the file that its checksum names.
     """
     _probe(url)
     # TFDS's defaults are the other way: checksums unchecked, a Google bucket asked first.
@@ -299,6 +305,8 @@ def _prepare(tfds: Any, builder: Any, url: str) -> None:
         # The message's second and third line give the size and sha256 expected, and those got.
         found = " ".join(str(error).splitlines()[1:3])
         raise UserError("data", url, f"sha256 mismatch: {found}; nothing was kept") from error
+    except ValueError as error:
+        raise UserError("data", builder.name, f"cannot be prepared: {_one_line(error)}") from error
     except (OSError, download.util.DownloadError) as error:
         _remove_partial_downloads(builder)
         raise Offline(f"the download broke off: {_one_line(error)}") from error

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -40,6 +41,10 @@ def tfds_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
     monkeypatch.delenv("GPTJAX_DATA_DIR", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    # TFDS leaves an empty temporary folder for every builder.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # Left alone, TFDS asks ten times over minutes: a test that fails should do so at once.
+    monkeypatch.setattr("tensorflow_datasets.core.download.downloader.MAX_RETRIES", 1)
     yield folder
     assert "tensorflow" not in sys.modules
 
@@ -511,6 +516,14 @@ def test_a_broken_download_falls_back_too(server, monkeypatch):
     assert "the download broke off" in found.fallback_reason
 
 
+def test_a_folder_that_cannot_be_written_falls_back_and_is_named(server, tfds_folder, monkeypatch):
+    tfds_folder.touch()  # A file where the folder should be.
+    monkeypatch.setattr(corpus, "SHAKESPEARE_URL", server.url)
+    found = corpus.load("tiny_shakespeare", fallback="synthetic")
+    assert found.name == "synthetic"
+    assert str(tfds_folder) in found.fallback_reason
+
+
 def test_a_wrong_download_does_not_fall_back(server, monkeypatch):
     monkeypatch.setattr(corpus, "SHAKESPEARE_URL", server.url)
     with pytest.raises(UserError, match="sha256 mismatch"):
@@ -591,6 +604,14 @@ class GptjaxOnlyNumbers(GptjaxTwoScenes):
         return tfds.core.DatasetInfo(builder=self, features=features)
 
 
+class GptjaxUnchecked(GptjaxTwoScenes):
+    """Downloads a file of which nobody has written down the checksum."""
+
+    def _split_generators(self, dl_manager):
+        dl_manager.download("http://127.0.0.1:9/unchecked.txt")
+        return super()._split_generators(dl_manager)
+
+
 class GptjaxNeedsTensorflow(GptjaxTwoScenes):
     def _generate_examples(self, texts):
         yield from import_tensorflow()
@@ -608,8 +629,10 @@ def import_tensorflow():
 
 @pytest.fixture
 def tfds_online(monkeypatch):
-    """The hosts that TFDS would download from seem to answer."""
+    """The hosts that TFDS would download from seem to answer; its Google bucket is not asked."""
     monkeypatch.setattr(corpus, "_probe", lambda url: None)
+    gcs = tfds.core.utils.gcs_utils
+    monkeypatch.setattr(gcs, "is_dataset_on_gcs", lambda _: pytest.fail("Google was asked"))
 
 
 def test_a_tfds_dataset_is_its_texts_with_blank_lines_between(tfds_online, tfds_folder):
@@ -647,6 +670,13 @@ def test_a_tfds_text_that_is_not_utf8_is_refused(tfds_online):
 def test_a_tfds_dataset_without_text_is_refused():
     with pytest.raises(UserError, match="tfds:gptjax_only_numbers; has no text feature"):
         corpus.load("tfds:gptjax_only_numbers", fallback="")
+
+
+def test_a_tfds_download_without_a_checksum_is_refused(tfds_online, tfds_folder):
+    message = "data: gptjax_unchecked; cannot be prepared: Missing checksums url: http://127.0.0.1"
+    with pytest.raises(UserError, match=message):
+        corpus.load("tfds:gptjax_unchecked", fallback="")
+    assert files_in(tfds_folder) == []
 
 
 @pytest.mark.parametrize("name", ["gptjax_needs_tensorflow", "gptjax_needs_tensorflow_at_once"])
