@@ -241,8 +241,9 @@ def decay_iters(config: ml_collections.ConfigDict) -> int:
 
 def digest(config: ml_collections.ConfigDict) -> str:
     """A short sha256 of all knobs that can change the numbers (not of where they are written)."""
-    values = {name: value for name, value in flat(config).items() if name not in _PLACES}
+    values = {name: value for name, value in flat(config).items() if not name.startswith(_WATCHING)}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-_PLACES = ("out_dir", "init_from", "log.interval", "log.tensorboard")
+# Watching a run, or cutting it into dispatches, changes nothing in it.
+_WATCHING = ("out_dir", "init_from", "log.", "eval.", "checkpoint.", "train.updates_per_dispatch")

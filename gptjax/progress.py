@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import Any
 
@@ -13,11 +15,19 @@ from rich.text import Text
 _LINE_SECONDS = 5.0
 
 
+class _Console(Console):
+    """A console that falls silent when its reader (`| head`) is gone: the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Display:
     """Prints a run's messages and its progress; use it as a context manager."""
 
     def __init__(self, *, n_updates: int, step: int):
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = _Console(highlight=False, soft_wrap=True)
         self._n_updates = n_updates
         self._last_line = 0.0
         self._bar: Progress | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import math
 import os
@@ -143,11 +144,15 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _event_writer(run_dir: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
+def check_tensorboard() -> None:
+    """Raises UserError when what writes event files is not installed."""
+    if importlib.util.find_spec("tensorboardX") is None:
         raise UserError(
             "log.tensorboard", True, "needs tensorboardX", 'pip install -e ".[tensorboard]"'
-        ) from error
+        )
+
+
+def _event_writer(run_dir: Path) -> Any:
+    from tensorboardX import SummaryWriter
+
     return SummaryWriter(str(run_dir / "tensorboard"))

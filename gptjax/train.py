@@ -44,6 +44,8 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
     devices, why = mesh.choose_devices(requested)
     run_dir = Path(requested.out_dir)
     runlog.check_writable(run_dir)
+    if requested.log.tensorboard:
+        runlog.check_tensorboard()
     with contextlib.ExitStack() as stack:
         is_used = runlog.is_used(run_dir)
         if is_used:

@@ -71,7 +71,18 @@ OTHER_VALUES = {
 }
 
 # Knobs that say where things are written or how often something is reported.
-PLACES = ("out_dir", "init_from", "log.interval", "log.tensorboard")
+# Where a run is written, and how it is watched.
+PLACES = (
+    "out_dir",
+    "init_from",
+    "log.interval",
+    "log.tensorboard",
+    "eval.interval",
+    "eval.max_tokens",
+    "checkpoint.interval",
+    "checkpoint.keep",
+    "train.updates_per_dispatch",
+)
 
 # Knobs on which the weights of a run depend.
 NUMBERS = tuple(
@@ -292,6 +303,10 @@ class TestOverrides:
         with pytest.raises(UserError, match=r"--config\.seed: \(nothing\); needs a value"):
             split_overrides(["--config.seed"])
 
+    def test_are_checked_against_the_rules(self, plain_file):
+        with pytest.raises(UserError, match="model.n_layer: 0; must be ≥ 1"):
+            load_config(plain_file, {"model.n_layer": "0"})
+
     def test_win_over_the_file(self):
         for path in CONFIGS:
             assert load_config(str(path), {"train.max_iters": "777"}).train.max_iters == 777
@@ -425,6 +440,15 @@ class TestRules:
     def test_the_tables_here_name_every_numeric_knob(self):
         numeric = {name for name, knob in KNOBS.items() if type(knob.default) in (int, float)}
         assert {*WHOLE_RANGES, *FRACTION_KINDS} == numeric
+
+    @pytest.mark.parametrize("name", [*WHOLE_RANGES, *FRACTION_KINDS])
+    def test_each_numeric_rule_at_its_edges(self, name):
+        edges = [-1, 0, 1, 2**32 - 1, 2**32]
+        if name in FRACTION_KINDS:
+            below_1, smallest = math.nextafter(1.0, 0.0), math.nextafter(0.0, 1.0)
+            edges = [-math.inf, -smallest, -0.0, 0.0, smallest, below_1, 1.0, math.inf, math.nan]
+        for value in edges:
+            assert bool(KNOBS[name].holds(value)) == own_rule_holds(name, value), value
 
     @settings(deadline=None, max_examples=500)
     @given(values=numeric_knobs(), schedule=st.sampled_from(["cosine", "constant"]))

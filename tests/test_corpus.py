@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from gptjax import corpus
+from gptjax import corpus, datasets
 from gptjax.errors import UserError
 from gptjax.synthetic import write_play
 from gptjax.tokenizer import CharTokenizer
@@ -257,7 +257,7 @@ def put_shakespeare(folder, raw, monkeypatch):
 def test_the_data_folder_is_searched_first(tmp_path, monkeypatch):
     put_shakespeare(tmp_path, RAW, monkeypatch)
     monkeypatch.setattr(corpus, "SHAKESPEARE_SHA256", SHA256)
-    monkeypatch.setattr(corpus, "_probe", lambda url: pytest.fail("the network was asked"))
+    monkeypatch.setattr(datasets, "_probe", lambda url: pytest.fail("the network was asked"))
     found = corpus.load("tiny_shakespeare", fallback="")
     assert (found.name, found.sha256) == ("tiny_shakespeare", SHA256)
     assert found.text.encode() == RAW
@@ -329,7 +329,7 @@ def server():
 
 
 def fetch(server, sha256=SHA256):
-    return corpus.shakespeare_builder_text(server.url, sha256, len(RAW))
+    return datasets.shakespeare_builder_text(server.url, sha256, len(RAW))
 
 
 def test_a_download_is_byte_equal_and_done_once(server):
@@ -359,9 +359,9 @@ def test_the_checksum_is_that_of_tfds():
 # What a second process does: argv is the server's URL, the sha256 and the size.
 CHILD = """
 import sys
-from gptjax import corpus
+from gptjax import corpus, datasets
 assert "tensorflow_datasets" not in sys.modules
-raw = corpus.shakespeare_builder_text(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+raw = datasets.shakespeare_builder_text(sys.argv[1], sys.argv[2], int(sys.argv[3]))
 assert "tensorflow" not in sys.modules
 print("sha256", __import__("hashlib").sha256(raw).hexdigest())
 """
@@ -410,7 +410,7 @@ def test_a_wrong_download_is_refused_and_not_kept(server, tfds_folder):
 
 def test_half_a_download_is_not_taken_for_the_text(server, tfds_folder):
     server.n_bytes_sent = len(RAW) // 2
-    with pytest.raises(corpus.Offline, match="the download broke off: .*IncompleteRead"):
+    with pytest.raises(datasets.Offline, match="the download broke off: .*IncompleteRead"):
         fetch(server)
     assert files_in(tfds_folder) == []
     server.n_bytes_sent = len(RAW)
@@ -426,7 +426,7 @@ def test_half_a_download_of_undeclared_length_is_not_taken_for_the_text(server, 
 
 def test_a_text_that_has_moved(server, tfds_folder):
     server.status = 404
-    with pytest.raises(corpus.Offline, match=f"the download broke off: .*{server.url}.*404"):
+    with pytest.raises(datasets.Offline, match=f"the download broke off: .*{server.url}.*404"):
         fetch(server)
     assert files_in(tfds_folder) == []
     assert not list(tfds_folder.rglob("*.tmp.*"))
@@ -435,7 +435,7 @@ def test_a_text_that_has_moved(server, tfds_folder):
 @pytest.mark.parametrize("status", [500, 503])
 def test_a_server_in_trouble_is_not_asked_again_and_again(server, status):
     server.status = status
-    with pytest.raises(corpus.Offline, match=f"HTTP {status}"):
+    with pytest.raises(datasets.Offline, match=f"HTTP {status}"):
         fetch(server)
     assert server.requests == ["HEAD"]
 
@@ -531,24 +531,24 @@ def test_a_wrong_download_does_not_fall_back(server, monkeypatch):
 
 
 def test_a_silent_host_is_given_up(monkeypatch):
-    monkeypatch.setattr(corpus, "_PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(datasets, "_PROBE_SECONDS", 0.3)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # Connections are accepted; no answer ever comes.
         start = time.monotonic()
-        with pytest.raises(corpus.Offline, match="timed out|no answer within"):
-            corpus._probe(f"http://127.0.0.1:{listener.getsockname()[1]}/input.txt")
+        with pytest.raises(datasets.Offline, match="timed out|no answer within"):
+            datasets._probe(f"http://127.0.0.1:{listener.getsockname()[1]}/input.txt")
         assert time.monotonic() - start < 2
 
 
 def test_a_silent_name_server_is_given_up(monkeypatch):
     released = threading.Event()
-    monkeypatch.setattr(corpus, "_PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(datasets, "_PROBE_SECONDS", 0.3)
     # Name resolution has no timeout of its own.
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(30) and [])
     start = time.monotonic()
-    with pytest.raises(corpus.Offline, match="no answer within"):
-        corpus._probe("http://host.invalid/input.txt")
+    with pytest.raises(datasets.Offline, match="no answer within"):
+        datasets._probe("http://host.invalid/input.txt")
     assert time.monotonic() - start < 2
     released.set()
 
@@ -630,7 +630,7 @@ def import_tensorflow():
 @pytest.fixture
 def tfds_online(monkeypatch):
     """The hosts that TFDS would download from seem to answer; its Google bucket is not asked."""
-    monkeypatch.setattr(corpus, "_probe", lambda url: None)
+    monkeypatch.setattr(datasets, "_probe", lambda url: None)
     gcs = tfds.core.utils.gcs_utils
     monkeypatch.setattr(gcs, "is_dataset_on_gcs", lambda _: pytest.fail("Google was asked"))
 
@@ -647,15 +647,15 @@ def test_a_tfds_dataset_is_its_texts_with_blank_lines_between(tfds_online, tfds_
 
 def test_a_prepared_tfds_dataset_needs_no_network(tfds_online, monkeypatch):
     first = corpus.load("tfds:gptjax_two_scenes:1.0.0", fallback="")
-    monkeypatch.setattr(corpus, "_probe", lambda url: pytest.fail("the network was asked"))
+    monkeypatch.setattr(datasets, "_probe", lambda url: pytest.fail("the network was asked"))
     assert corpus.load("tfds:gptjax_two_scenes:1.0.0", fallback="").text == first.text
 
 
 def test_a_tfds_dataset_that_cannot_be_had(monkeypatch):
     def refuse(url):
-        raise corpus.Offline("no route to host")
+        raise datasets.Offline("no route to host")
 
-    monkeypatch.setattr(corpus, "_probe", refuse)
+    monkeypatch.setattr(datasets, "_probe", refuse)
     message = "tfds:gptjax_two_scenes; is not prepared here and cannot be had: no route to host."
     with pytest.raises(UserError, match=re.escape(message)):
         corpus.load("tfds:gptjax_two_scenes", fallback="synthetic")

@@ -311,3 +311,16 @@ def test_two_writers_one_directory(files, tmp_path):
         "step": stopped_at,
         "reason": "SIGINT",
     }
+
+
+def test_training_outlives_its_reader(files, tmp_path):
+    """`train.py | head -1`: the run goes on in silence, and is whole."""
+    out_dir = tmp_path / "run"
+    process = subprocess.Popen(
+        command(files, out_dir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr.read() == ""
+    assert read_records(out_dir / "metrics.jsonl")[-1]["reason"] == "finished"
