@@ -637,8 +637,8 @@ def tfds_online(monkeypatch):
 
 def test_a_tfds_dataset_is_its_texts_with_blank_lines_between(tfds_online, tfds_folder):
     found = corpus.load("tfds:gptjax_two_scenes", fallback="")
-    # Splits in alphabetical order.
-    expected = "H\u00e9las! \U0001f600\n\n\ufeffEnter Ghost.\r\n\n\nExit\x00 Ghost."
+    # The train split first, then test.
+    expected = "\ufeffEnter Ghost.\r\n\n\nExit\x00 Ghost.\n\nH\u00e9las! \U0001f600"
     assert found.text == expected
     assert found.sha256 == hashlib.sha256(expected.encode()).hexdigest()
     assert (found.name, found.fallback_reason) == ("tfds:gptjax_two_scenes", "")
