@@ -57,6 +57,8 @@ class Checkpoints:
         self._read_only = read_only
         # Orbax warns of each array that it restores as numpy; that is what is wanted here.
         logging.getLogger("absl").setLevel(logging.ERROR)
+        # A failed save is told of once, by us; its tasks would be bewailed again at exit.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         policies = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(keep),
@@ -79,8 +81,12 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type | None, *exception: object) -> None:
+        try:
+            self._manager.close()
+        except Exception as error:  # As in check.
+            if kind is None:  # Otherwise what went wrong first is on its way up already.
+                raise RunError(f"a checkpoint could not be written: {error}") from error
         if not self._read_only:  # A reader must not reach into the trash of a running run.
             self._empty_trash()
 
@@ -140,8 +146,10 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when every save has been committed; raises RunError if one failed."""
-        self._manager.wait_until_finished()
-        self.check()
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # As in check.
+            raise RunError(f"a checkpoint could not be written: {error}") from error
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part of a checkpoint, verified.

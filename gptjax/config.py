@@ -192,12 +192,22 @@ def validate(config: ml_collections.ConfigDict) -> None:
     Raises:
       UserError: naming the first knob that breaks a rule, its value and the rule.
     """
+    validate_each(config)
+    validate_together(config)
+
+
+def validate_each(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError naming the first knob that breaks its own rule."""
     for name, value in flat(config).items():
         knob = KNOBS[name]
         if type(value) is not type(knob.default):
             raise UserError(name, repr(value), f"must be {type_name(knob.default)}")
         if not knob.holds(value):
             raise UserError(name, repr(value), knob.rule, f"Meaning: {knob.meaning}.")
+
+
+def validate_together(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError naming the first knob that breaks a rule between knobs."""
     model, optim, train = config.model, config.optim, config.train
     if model.n_embd % model.n_head:
         most = min(model.n_embd, _MOST_HEADS_TRIED)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import ml_collections
 
-from gptjax.config import KNOBS, set_knob, type_name, validate
+from gptjax.config import KNOBS, set_knob, type_name, validate_each, validate_together
 from gptjax.errors import UserError, did_you_mean
 
 
@@ -30,7 +30,10 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ml_collections.Confi
     config = _config_of_file(path)
     for name, text in overrides.items():
         set_knob(config, name, _parse(name, text))
-    validate(config)
+    validate_each(config)
+    if not os.path.isdir(os.path.join(config.out_dir, "checkpoints")):
+        # A run that goes on has other knobs from its checkpoint: resume.py puts them together.
+        validate_together(config)
     return config
 
 
@@ -153,7 +156,7 @@ def _parse(name: str, text: str) -> bool | int | float | str:
 def knob_help() -> str:
     """Every knob with its default, meaning and rule, a line each, for --help."""
     lines = [
-        f"  --config.{name}={knob.default!s:<12} {knob.meaning}"
+        f"  {f'--config.{name}={knob.default}':<42} {knob.meaning}"
         + (f" ({knob.rule})" if knob.rule else "")
         for name, knob in KNOBS.items()
     ]

@@ -56,7 +56,7 @@ def load(source: str, *, fallback: str) -> Corpus:
                 raise UserError(
                     "data.source",
                     source,
-                    f"cannot be downloaded ({error}) and data.fallback is empty",
+                    f"cannot be downloaded ({error}), and nothing may stand in for it",
                     "Put it at $GPTJAX_DATA_DIR/tiny_shakespeare/input.txt.",
                 ) from error
             reason = f"{source} cannot be downloaded ({error})"

@@ -24,9 +24,6 @@ VAL_TOKENS = "val_tokens.npy"
 # while logits of a GPT-2 vocabulary stay below a gigabyte.
 _TOKENS_PER_BATCH = 4096
 
-# A batch is padded with windows of this offset; their losses are dropped.
-_PADDING_OFFSET = 0
-
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
@@ -64,7 +61,7 @@ class Evaluator:
         shape_CB = (-(-n_windows // self._batch_size), self._batch_size)
         if shape_CB not in self._compiled:
             self.compile(params, tokens, n_windows)
-        padded_CB = np.full(shape_CB, _PADDING_OFFSET, np.int32)
+        padded_CB = np.zeros(shape_CB, np.int32)  # the padding's losses are dropped
         padded_CB.reshape(-1)[:n_windows] = offsets_W
         losses_CB = self._compiled[shape_CB](params, tokens, padded_CB)
         return np.asarray(losses_CB, np.float64).reshape(-1)[:n_windows]

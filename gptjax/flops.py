@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -25,12 +26,13 @@ from gptjax.step import initial_state, model_graph, train_step
 # What nanoGPT divides by whatever the device is: an A100's bfloat16 peak, FLOP/s.
 A100_PEAK = 312e12
 
-# (device_kind contains, bfloat16, TF32, float32) dense tensor-core peaks in TFLOP/s; the first
+# (a word of device_kind, bfloat16, TF32, float32): dense tensor-core peaks in TFLOP/s. The first
 # name that matches counts, so more specific names come first. A dash in NVIDIA's sheets is 0.
 # Sources: NVIDIA's data sheets and architecture white papers, figures with sparsity halved;
 # llm.c's table for GeForce.
 _PEAK_TFLOPS = (
-    ("V100-SXM", 0, 0, 15.7),
+    ("V100-SXM2", 0, 0, 15.7),
+    ("V100-SXM3", 0, 0, 15.7),
     ("V100-PCIE", 0, 0, 14.0),
     ("T4", 0, 0, 8.1),
     ("A100", 312, 156, 19.5),
@@ -51,6 +53,9 @@ _PEAK_TFLOPS = (
     ("GB200", 2500, 1250, 80),
     ("B200", 2250, 1125, 80),
 )
+
+# Cards that share a name with a faster or slower one of the table.
+_UNLIKE_ITS_NAMESAKE = re.compile(r"Laptop|SUPER|Max-Q|\bMIG\b")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +102,11 @@ def table_peak(device_kind: str, dtype: str) -> float | None:
 
     float32 products run as TF32 on cards that have it, as JAX lets them by default.
     """
+    if _UNLIKE_ITS_NAMESAKE.search(device_kind):
+        return None
     for name, bfloat16, tf32, float32 in _PEAK_TFLOPS:
-        if name in device_kind:
+        # Whole words only: an A10G is no A10, an L40 no L4.
+        if re.search(rf"\b{name}(?![0-9A-Za-z])", device_kind):
             rate = bfloat16 if dtype == "bfloat16" else tf32 or float32
             return rate * 1e12 if rate else None
     return None

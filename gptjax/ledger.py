@@ -52,6 +52,10 @@ class Ledger:
         """Seconds since this process started."""
         return time.perf_counter() - self._started
 
+    def run_seconds(self) -> float:
+        """Seconds of this process and of the run's earlier ones."""
+        return self.process_seconds() + sum(self._earlier.values())
+
     def seconds_here(self, kind: str) -> float:
         """Seconds this process has spent on `kind`."""
         return self._seconds[kind]

@@ -12,17 +12,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from gptjax.errors import UserError
 
 
-def choose_devices(config: ml_collections.ConfigDict) -> tuple[list[jax.Device], str]:
-    """The devices of a run, and in words why these.
-
-    JAX_PLATFORMS picks the backend. The CPU stays reachable beside a GPU: FLOPs are counted there.
+def choose_devices(found: list[jax.Device], config: ml_collections.ConfigDict) -> list[jax.Device]:
+    """Those of the devices found that the config's batches are split over.
 
     Raises:
-      UserError: if the backend asked for is not there, or the batch does not split over devices.
+      UserError: if there are too few of them, or the batch does not split evenly.
     """
-    if config.mesh.cpu_devices > 1:
-        jax.config.update("jax_num_cpu_devices", config.mesh.cpu_devices)
-    found, why = available_devices()
     n_devices = config.mesh.data or len(found)
     if n_devices > len(found):
         raise UserError("mesh.data", n_devices, f"there are only {len(found)} devices")
@@ -36,15 +31,19 @@ def choose_devices(config: ml_collections.ConfigDict) -> tuple[list[jax.Device],
             f"a micro-batch of {micro_batch} does not split over {n_devices} devices",
             f"Use {below or above} or {above}, or --config.mesh.data=1.",
         )
-    return found[:n_devices], why
+    return found[:n_devices]
 
 
-def available_devices() -> tuple[list[jax.Device], str]:
+def available_devices(n_cpu_devices: int = 1) -> tuple[list[jax.Device], str]:
     """All devices of the backend that is to be used, and in words why that one.
+
+    JAX_PLATFORMS picks the backend. The CPU stays reachable beside a GPU: FLOPs are counted there.
 
     Raises:
       UserError: if the backend asked for is not there.
     """
+    if n_cpu_devices > 1:
+        jax.config.update("jax_num_cpu_devices", n_cpu_devices)
     asked = os.environ.get("JAX_PLATFORMS", "")
     platforms = asked.split(",") if asked else []
     if platforms and "cpu" not in platforms:

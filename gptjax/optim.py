@@ -68,10 +68,17 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
 
     def clip(updates, params=None):
         del params
-        scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
+        scale = jnp.minimum(1.0, max_norm / (wide_norm(updates) + 1e-6))
         return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), updates)
 
     return optax.stateless(clip)
+
+
+def wide_norm(grads: optax.Updates) -> jax.Array:
+    """The global norm, summed in float32 at least: bfloat16 would keep two digits of it."""
+    return optax.tree.norm(
+        jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), grads)
+    )
 
 
 class MasterState(NamedTuple):

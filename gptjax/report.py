@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 from typing import Any
 
 import jax
@@ -45,8 +47,7 @@ class Report:
         start_step = int(program.state.step)
         self._log.append(
             "run",
-            gptjax=gptjax.__version__,
-            jax=jax.__version__,
+            versions=_versions(),
             device=device.device_kind,
             platform=device.platform,
             n_devices=len(devices),
@@ -118,7 +119,7 @@ class Report:
             "mfu_a100": program.formula_flops / seconds_each / flops.A100_PEAK,
             "tokens_seen": step * program.n_tokens,
             "flops_total": step * program.flops,
-            "seconds": self._ledger.process_seconds(),
+            "seconds": self._ledger.run_seconds(),
         }
         self._log.append("train", **record)
         figures = {
@@ -141,7 +142,7 @@ class Report:
         record: dict[str, Any] = {"step": step}
         for name, loss in losses.items():
             record |= {f"{name}_loss": loss.mean, f"{name}_sem": loss.sem}
-        record |= {"best_val": best["val_nats"], "seconds": self._ledger.process_seconds()}
+        record |= {"best_val": best["val_nats"], "seconds": self._ledger.run_seconds()}
         val = losses["val"]
         words = (
             f"step {step}: train {losses['train'].mean:.4f}, "
@@ -201,6 +202,12 @@ class Report:
     def failed(self, step: int, reason: str) -> None:
         """The `end` record of a run that cannot go on."""
         self._log.append("end", step=step, reason=reason)
+
+
+def _versions() -> dict[str, str]:
+    libraries = ("gptjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {name: importlib.metadata.version(name) for name in libraries}
+    return {"python": platform.python_version(), **found}
 
 
 def precision(config: ml_collections.ConfigDict) -> str:

@@ -57,6 +57,11 @@ class Origin:
     parent: dict[str, Any] | None = None
 
     @property
+    def step(self) -> int:
+        """Updates made before this process."""
+        return self.found.step if self.found else 0
+
+    @property
     def resumed(self) -> bool:
         """Whether the run in out_dir goes on; a fork is a new run."""
         return self.found is not None and not self.is_fork
@@ -70,44 +75,35 @@ def find_origin(requested: ml_collections.ConfigDict, overrides: Iterable[str]) 
       RunError: if the checkpoint to go on from is damaged.
     """
     run_dir, init_from = Path(requested.out_dir), requested.init_from
-    steps: list[int] = []
     if (run_dir / "checkpoints").is_dir():
         with Checkpoints(run_dir, read_only=True) as checkpoints:
-            steps = checkpoints.steps()
-    if steps and (init_from == "auto" or _is_fork_of(run_dir, steps[-1], init_from)):
-        return _resumed(requested, set(overrides), run_dir, steps[-1])
-    if steps:
-        raise UserError(
-            "out_dir",
-            run_dir,
-            f"has step {steps[-1]}; init_from={init_from} needs an unused directory",
-            "Continue the run (init_from=auto) or choose another --config.out_dir.",
-        )
+            if steps := checkpoints.steps():
+                return _resumed(requested, set(overrides), checkpoints, steps[-1])
+    validate(requested)
     if init_from in ("auto", "scratch"):
         return Origin(requested, sorted(overrides))
     return _forked(requested, overrides, Path(init_from))
 
 
-def _is_fork_of(run_dir: Path, step: int, init_from: str) -> bool:
-    """Whether the run in run_dir was forked from there: then the same command goes on with it."""
-    with Checkpoints(run_dir, read_only=True) as checkpoints:
-        parent = checkpoints.meta(step)["parent"]
-    return parent is not None and parent["init_from"] == init_from
-
-
 def _resumed(
-    requested: ml_collections.ConfigDict, overrides: set[str], run_dir: Path, step: int
+    requested: ml_collections.ConfigDict, overrides: set[str], checkpoints: Checkpoints, step: int
 ) -> Origin:
-    with Checkpoints(run_dir, read_only=True) as checkpoints:
-        meta = checkpoints.meta(step)
-        config, lines = resumed_config(requested, overrides, meta["config"], meta["overrides"])
-        found = checkpoints.restore(step)
+    meta, init_from = checkpoints.meta(step), requested.init_from
+    # The command that forked this run goes on with it when it is given again.
+    if init_from not in ("auto", (meta["parent"] or {}).get("init_from")):
+        raise UserError(
+            "out_dir",
+            requested.out_dir,
+            f"has step {step}; init_from={init_from} needs an unused directory",
+            "Continue the run (init_from=auto) or choose another --config.out_dir.",
+        )
+    config, lines = resumed_config(requested, overrides, meta["config"], meta["overrides"])
     jump = learning_rate_jump(from_flat(meta["config"], origin="checkpoint"), config, step)
     return Origin(
         config,
         sorted(overrides.union(meta["overrides"])),
         lines + ([f"warning: {jump}"] if jump else []),
-        found,
+        checkpoints.restore(step),
         parent=meta["parent"],
     )
 
@@ -153,6 +149,10 @@ def resumed_config(
         was = stored.get(name, KNOBS[name].default)
         if name in ("out_dir", "init_from"):
             set_knob(config, name, wanted)
+        elif name.startswith("mesh."):  # A matter of the machine, not of the run.
+            set_knob(config, name, wanted)
+            if wanted != was:
+                lines.append(f"{name}: {was} → {wanted}")
         elif wanted == was or (name in stored_overrides and name not in overrides):
             set_knob(config, name, was)
             if wanted != was:

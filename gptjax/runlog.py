@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import io
 import json
 import math
 import os
@@ -76,10 +77,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Replaces an .npy file as a whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        np.save(file, array, allow_pickle=False)
-    os.replace(temporary, path)
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    write_atomically(path, content.getvalue())
 
 
 def pretty_json(values: dict[str, Any]) -> str:
@@ -97,7 +97,7 @@ class RunLog:
         write_atomically(self._path, "".join(_line(record) for record in kept))
         self.evaluated = {record["step"] for record in kept if record["kind"] == "eval"}
         self._file = open(self._path, "a", encoding="utf-8")
-        self._events = _event_writer(run_dir) if tensorboard else None
+        self._events = _event_writer(run_dir, resumed_step) if tensorboard else None
 
     def __enter__(self) -> RunLog:
         return self
@@ -136,9 +136,9 @@ def _kept(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
 
 
 def _line(record: dict[str, Any]) -> str:
-    # JSON has no NaN: a value that is not finite is written as a string, not as invalid JSON.
+    # JSON has no NaN and no infinity: what is not finite is written as null.
     finite = {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in record.items()
     }
     return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"
@@ -152,7 +152,9 @@ def check_tensorboard() -> None:
         )
 
 
-def _event_writer(run_dir: Path) -> Any:
+def _event_writer(run_dir: Path, resumed_step: int | None) -> Any:
     from tensorboardX import SummaryWriter
 
-    return SummaryWriter(str(run_dir / "tensorboard"))
+    # TensorBoard, too, is to forget what is beyond the step gone on from.
+    purge_step = None if resumed_step is None else resumed_step + 1
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge_step)

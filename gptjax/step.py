@@ -1,4 +1,4 @@
-"""The pure functions that train and evaluate: no I/O, no jit; train.py compiles them once."""
+"""The pure functions that train and evaluate: no I/O, no jit; program.py compiles them once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from gptjax import optim
 from gptjax.config import GPTConfig
 from gptjax.model import GPT
 
@@ -97,7 +98,7 @@ def train_step(
         zero = jnp.zeros((), jnp.promote_types(jnp.result_type(*jax.tree.leaves(wide)), "float32"))
         total, _ = jax.lax.scan(add_micro_batch, (zero, wide), (x_ABT, y_ABT, jnp.arange(n_micro)))
         loss, grads = jax.tree.map(lambda leaf: leaf / n_micro, total)
-    grad_norm = optax.tree.norm(grads)
+    grad_norm = optim.wide_norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     new_state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)

@@ -17,7 +17,7 @@ import numpy as np
 from gptjax import batches, corpus, mesh, optim, runlog
 from gptjax.checkpoint import Checkpoints
 from gptjax.config import GPTConfig, flat
-from gptjax.errors import RunError
+from gptjax.errors import RunError, UserError
 from gptjax.evaluate import VAL_TOKENS, Loss
 from gptjax.ledger import Ledger
 from gptjax.program import Program
@@ -41,25 +41,30 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
       UserError: for input that breaks a rule; nothing has been created then.
       RunError: if the run cannot go on.
     """
-    devices, why = mesh.choose_devices(requested)
+    found_devices, why = mesh.available_devices(requested.mesh.cpu_devices)
     run_dir = Path(requested.out_dir)
     runlog.check_writable(run_dir)
-    if requested.log.tensorboard:
-        runlog.check_tensorboard()
     with contextlib.ExitStack() as stack:
         is_used = runlog.is_used(run_dir)
         if is_used:
             stack.enter_context(runlog.locked(run_dir))
         origin = find_origin(requested, overrides)
-        run = Run(origin)
-        max_iters = run.config.train.max_iters
-        if origin.resumed and run.n_done >= max_iters:
-            print(f"{run_dir} is at step {run.n_done} of {max_iters}: nothing to do.")
+        max_iters = origin.config.train.max_iters
+        if origin.resumed and origin.step >= max_iters:
+            print(f"{run_dir} is at step {origin.step} of {max_iters}: nothing to do.")
             return 0
+        devices = mesh.choose_devices(found_devices, origin.config)
+        if origin.config.log.tensorboard:
+            runlog.check_tensorboard()
+        run = Run(origin)
         program = run.compiled(devices)
         if not is_used:
             run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(runlog.locked(run_dir))
+            if runlog.is_used(run_dir):
+                raise UserError(
+                    "out_dir", run_dir, "another run has just begun in it", "Choose another."
+                )
         log = stack.enter_context(
             runlog.RunLog(
                 run_dir,
@@ -85,7 +90,7 @@ class Run:
         self.origin, self.config = origin, origin.config
         meta = origin.found.meta if origin.found else None
         self.ledger = Ledger(meta["ledger"] if meta and origin.resumed else None)
-        self.n_done = origin.found.step if origin.found else 0
+        self.n_done = origin.step
         with self.ledger.measure("data"):
             self.text = _text(origin)
             self.tokenizer = (
@@ -115,7 +120,8 @@ class Run:
         `evaluated` are the steps whose evaluation is in the log already.
         """
         self.program, self.checkpoints, self.report = program, checkpoints, report
-        self.evaluated = evaluated
+        # The checkpoint gone on from has its evaluation, or was not due one.
+        self.evaluated = evaluated | ({self.n_done} if self.origin.resumed else set())
         self.saved_step = self.n_done if self.origin.resumed else -1
         self.first_step = self.logged_step = self.n_done
         self.logged_seconds = self.ledger.seconds_here("step")
@@ -125,12 +131,13 @@ class Run:
         try:
             with self._signals_noted():
                 self._loop()
+                with self.ledger.measure("checkpoint"):
+                    checkpoints.wait()
         except RunError as error:
             report.failed(self.n_done, str(error))
             raise
-        with self.ledger.measure("checkpoint"):
-            checkpoints.wait()
-        reason = signal.Signals(self.stop_signal).name if self.stop_signal else "finished"
+        stopped = self.stop_signal and self.n_done < self.config.train.max_iters
+        reason = signal.Signals(self.stop_signal).name if stopped else "finished"
         report.ended(
             self.n_done,
             reason,
@@ -139,7 +146,7 @@ class Run:
             text=self.text,
             out_dir=self.config.out_dir,
         )
-        return 128 + self.stop_signal if self.stop_signal else 0
+        return 128 + self.stop_signal if stopped else 0
 
     def _loop(self) -> None:
         """Updates, and at each boundary a log line, an evaluation and a checkpoint as due."""
@@ -153,14 +160,15 @@ class Run:
 
     def _at_boundary(self) -> None:
         config, done = self.config, self.n_done
-        at_end = done >= config.train.max_iters
-        if done > self.logged_step and (at_end or done % config.log.interval == 0):
+        is_first = done == self.first_step and not self.origin.resumed
+        is_edge = is_first or done >= config.train.max_iters
+        if done > self.logged_step and (is_edge or done % config.log.interval == 0):
             self._log_updates()
         val_nats, is_best = None, False
-        if (at_end or done % config.eval.interval == 0) and done not in self.evaluated:
+        if (is_edge or done % config.eval.interval == 0) and done not in self.evaluated:
             val_nats = self._evaluate()
             is_best = self.best["step"] == done
-        if at_end or is_best or done % config.checkpoint.interval == 0:
+        if is_edge or is_best or done % config.checkpoint.interval == 0:
             self._save(val_nats=val_nats)
 
     def _to_boundary(self) -> int:
@@ -269,7 +277,7 @@ class Run:
 
         def note(number: int, frame: object) -> None:
             if self.stop_signal:
-                raise KeyboardInterrupt
+                raise SystemExit(128 + number)
             self.stop_signal = number
 
         kinds = (signal.SIGINT, signal.SIGTERM)
@@ -287,9 +295,9 @@ def _text(origin: Origin) -> corpus.Corpus:
     if not origin.resumed or origin.found is None:
         return corpus.load(data.source, fallback=data.fallback)
     was = origin.found.meta["corpus"]
-    if was["fallback_reason"]:
-        found = corpus.relabel(corpus.load(was["name"], fallback=""), was["fallback_reason"])
-    else:
+    if not was["fallback_reason"]:
         found = corpus.load(data.source, fallback="")
+    else:
+        found = corpus.relabel(corpus.load(was["name"], fallback=""), was["fallback_reason"])
     corpus.check_unchanged(found, was["sha256"])
     return found

@@ -11,7 +11,9 @@ from pathlib import Path
 # Before JAX starts: child processes inherit these as well.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What one test has compiled no other compiles again, in whatever process.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / "xla")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    Path(__file__).parent.parent / ".pytest_cache" / "xla"
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax

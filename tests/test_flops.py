@@ -68,6 +68,22 @@ def test_table_names_the_right_card(kind, dtype, tflops):
     assert flops.table_peak(kind, dtype) == pytest.approx(tflops * 1e12)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "NVIDIA RTX A1000 Laptop GPU",
+        "NVIDIA L40",
+        "NVIDIA A10G",
+        "NVIDIA T400",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 4080 SUPER",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+    ],
+)
+def test_a_card_of_a_like_name_is_not_taken_for_another(kind):
+    assert flops.table_peak(kind, "float32") is None
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_an_unknown_card_has_no_table_peak(dtype):
     assert flops.table_peak("NVIDIA GeForce RTX 9999", dtype) is None

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,14 +167,69 @@ def test_a_finished_run_says_so(files, unbroken, capsys):
     assert changes() == before
 
 
+def test_a_finished_run_needs_no_text_to_say_so(files, unbroken, tmp_path, monkeypatch, capsys):
+    def unreachable(*arguments, **settings):
+        raise AssertionError("the text was asked for")
+
+    monkeypatch.setattr("gptjax.corpus.load", unreachable)
+    assert run(files, unbroken) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_flags_of_the_first_start_are_put_together_with_those_of_the_second(files, tmp_path):
+    """By itself the second command would break a rule: the file's warmup is as long as its run."""
+    out_dir = tmp_path / "run"
+    run(files, out_dir, train__max_iters=2, optim__warmup_iters=1)
+    with pytest.raises(UserError, match="warmup_iters"):
+        run(files, tmp_path / "other", train__max_iters=2)
+    assert run(files, out_dir, train__max_iters=2) == 0
+
+
+def test_a_signal_during_the_last_update_does_not_unfinish_the_run(files, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 12)
+    assert run(files, tmp_path / "run") == 0
+    assert read_records(tmp_path / "run" / "metrics.jsonl")[-1]["reason"] == "finished"
+
+
+@pytest.mark.parametrize("interval", [2, 1000])
+def test_a_save_that_fails_ends_the_run_and_is_told(files, tmp_path, interval):
+    """No file may grow beyond 40 kB: a real failure in Orbax's thread, at the end or before."""
+    out_dir = tmp_path / "run"
+    flags = ["model.n_embd=64", "train.max_iters=4", f"checkpoint.interval={interval}"]
+    training = command(files, out_dir, *[f"--config.{flag}" for flag in flags])
+    process = subprocess.run(
+        ["bash", "-c", f"ulimit -f 40; exec {shlex.join(training)}"],
+        capture_output=True,
+        text=True,
+        # The limit is not meant for what JAX caches.
+        env={name: value for name, value in os.environ.items() if "CACHE" not in name},
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith("gptjax: error: ") and process.stderr.count("\n") == 1
+    assert "could not be" in process.stderr
+    assert read_records(out_dir / "metrics.jsonl")[-1]["kind"] == "end"
+
+
+def test_a_run_that_began_meanwhile_is_left_alone(files, unbroken, tmp_path, monkeypatch):
+    """Both started on an unused directory; the other was quicker, and has ended."""
+    out_dir, compiled = tmp_path / "run", Run.compiled
+
+    def slow_compilation(self, devices):
+        shutil.copytree(unbroken, out_dir)
+        return compiled(self, devices)
+
+    monkeypatch.setattr(Run, "compiled", slow_compilation)
+    with pytest.raises(UserError, match="another run has just begun"):
+        run(files, out_dir)
+    assert history(out_dir) == history(unbroken)
+
+
 def test_max_iters_zero_evaluates_and_ends(files, tmp_path, capsys):
     assert run(files, tmp_path / "run", train__max_iters=0) == 0
     assert [r["step"] for r in history(tmp_path / "run")] == [0]
 
 
 def test_a_longer_horizon_is_shown_and_its_jump_warned_of(files, unbroken, tmp_path, capsys):
-    import shutil
-
     out_dir = tmp_path / "run"
     shutil.copytree(unbroken, out_dir)
     assert run(files, out_dir, train__max_iters=20) == 0
@@ -190,6 +247,8 @@ def test_a_fork_is_a_new_run_with_a_parent(files, unbroken, tmp_path):
         meta = checkpoints.meta(15)
     assert meta["parent"] == {"init_from": str(unbroken), "step": 12, "corpus": "text:text.txt"}
     assert [r["step"] for r in history(fork) if r["kind"] == "train"] == [15]
+    # Where it starts it is evaluated and saved, whatever the intervals.
+    assert [r["step"] for r in history(fork) if r["kind"] == "eval"] == [12, 15]
     # It can itself be resumed, and stays the parent's child.
     assert run(files, fork, init_from=unbroken, train__max_iters=16, optim__beta1=0.8) == 0
 
@@ -214,6 +273,11 @@ class TestResumedConfig:
         config, lines = resume.resumed_config(tiny.config(), [], stored, ["optim.learning_rate"])
         assert config.optim.learning_rate == 2e-3 and "as this run was started" in lines[0]
 
+    def test_devices_are_those_of_the_machine_at_hand(self):
+        stored = self.stored(mesh__cpu_devices=2)
+        config, lines = resume.resumed_config(tiny.config(), [], stored, ["mesh.cpu_devices"])
+        assert config.mesh.cpu_devices == 1 and lines == ["mesh.cpu_devices: 2 → 1"]
+
     @pytest.mark.parametrize(
         ("name", "value"),
         [
@@ -235,8 +299,6 @@ class TestResumedConfig:
 
 
 def test_a_changed_text_is_refused(files, unbroken, tmp_path):
-    import shutil
-
     out_dir, other = tmp_path / "run", tmp_path / "files"
     shutil.copytree(unbroken, out_dir)
     shutil.copytree(files, other)

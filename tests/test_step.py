@@ -170,6 +170,13 @@ def test_streams_of_one_seed_are_unrelated():
     assert bits["params"] != jax.random.bits(step.named_key(8, "params"), (4,)).tolist()
 
 
+def test_the_norm_of_bfloat16_gradients_is_not_rounded():
+    values = np.random.default_rng(0).normal(size=1000).astype(jnp.bfloat16)
+    norm = optim.wide_norm({"a": jnp.asarray(values[:400]), "b": jnp.asarray(values[400:])})
+    assert norm.dtype == jnp.float32
+    np.testing.assert_allclose(norm, np.linalg.norm(values.astype(np.float64)), rtol=1e-6)
+
+
 class TestBfloat16Parameters:
     def train(self, n_updates, **knobs):
         settings = tiny.config(
