@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,10 +56,11 @@ class Checkpoints:
         # Orbax takes a relative path and fails at the first save.
         self._dir = run_dir.resolve() / "checkpoints"
         self._read_only = read_only
-        # Orbax warns of each array that it restores as numpy; that is what is wanted here.
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        # A failed save is told of once, by us; its tasks would be bewailed again at exit.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        # Orbax warns of each array that it restores as numpy, which is what is wanted here, and
+        # logs what it raises as well: a failed save is to be told of once, by us.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        sys.unraisablehook = _report_unraisable
         policies = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(keep),
@@ -283,6 +285,15 @@ def _template(meta: Mapping[str, Any]) -> TrainState:
     """Shapes and dtypes of the state that a checkpoint's config calls for."""
     config = config_module.from_flat(meta["config"], origin="checkpoint")
     return jax.eval_shape(lambda: initial_state(model_config(meta), optimizer(config), 0))
+
+
+def _report_unraisable(unraisable: Any) -> None:
+    """Leaves out what TensorStore says when it fails after Orbax has closed its event loop.
+
+    The failure itself is raised; only the late calls of its callbacks would be printed.
+    """
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
 
 
 def _val_or_infinity(metrics: Any) -> float:
