@@ -46,6 +46,14 @@ class Checkpoint:
     state: TrainState
 
 
+class Damaged(RunError):
+    """A checkpoint that is not what was written; `reason` says which part of it."""
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
+
+
 class Checkpoints:
     """The checkpoints of one run directory; use it as a context manager.
 
@@ -157,7 +165,8 @@ class Checkpoints:
         """The JSON part of a checkpoint, verified.
 
         Raises:
-          RunError: if it is damaged, or written by a newer gptjax.
+          Damaged: if it is.
+          RunError: if a newer gptjax wrote it.
         """
         try:
             restored = self._manager.restore(
@@ -166,21 +175,22 @@ class Checkpoints:
             meta = dict(restored["meta"])
             stored_crc32 = meta.pop("crc32")
         except Exception as error:  # Orbax raises anything from KeyError to UnicodeDecodeError.
-            raise RunError(self._damaged(step, "meta", error)) from error
+            raise self._damaged(step, "meta", error) from error
         if meta.get("format", 0) > FORMAT:
             raise RunError(
                 f"checkpoint {self._dir / str(step)} was written by gptjax {meta.get('gptjax')}; "
                 "it needs that version or a later one"
             )
         if _json_crc32(meta) != stored_crc32:
-            raise RunError(self._damaged(step, "meta", "crc32 differs"))
+            raise self._damaged(step, "meta", "crc32 differs")
         return meta
 
     def restore(self, step: int) -> Checkpoint:
         """The checkpoint of `step`, every array checked, on the host whatever wrote it.
 
         Raises:
-          RunError: if anything in it is missing, damaged or not what its config calls for.
+          Damaged: if anything in it is missing, changed or not what its config calls for.
+          RunError: if a newer gptjax wrote it.
         """
         meta = self.meta(step)
         template = _template(meta)
@@ -189,16 +199,16 @@ class Checkpoints:
         }
         described = {path: (list(w.shape), str(w.dtype)) for path, w in wanted.items()}
         if described != {p: (shape, dtype) for p, (shape, dtype, _) in meta["leaves"].items()}:
-            raise RunError(self._damaged(step, "state", "other arrays than its config calls for"))
+            raise self._damaged(step, "state", "other arrays than its config calls for")
         target = ocp.args.StandardRestore(unflatten_dict(wanted, sep="/"))
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=target))["state"]
         except Exception as error:  # As above: missing files, broken JSON, DATA_LOSS, …
-            raise RunError(self._damaged(step, "state", error)) from error
+            raise self._damaged(step, "state", error) from error
         leaves = {path: np.asarray(leaf) for path, leaf in flatten_dict(restored, sep="/").items()}
         for path, (_, _, crc32) in meta["leaves"].items():
             if _crc32(leaves[path]) != crc32:
-                raise RunError(self._damaged(step, path, "crc32 differs"))
+                raise self._damaged(step, path, "crc32 differs")
         structure = jax.tree.structure(template)
         state = jax.tree.unflatten(structure, [leaves[path] for path in state_leaves(template)])
         return Checkpoint(step, meta, state)
@@ -215,11 +225,23 @@ class Checkpoints:
                 vals[step] = val_nats
         return min(vals, key=lambda step: vals[step]) if vals else None
 
-    def _damaged(self, step: int, part: str, error: object) -> str:
-        reason = " ".join(str(error).split())[:200]
-        return (
-            f"checkpoint {self._dir / str(step)} is damaged: {part}: {reason}; "
-            f"use another step of {self.steps()} or delete that folder"
+    def set_aside(self, step: int) -> Path:
+        """Renames a damaged checkpoint, so that it is neither listed nor in the way; its new name.
+
+        Only for who holds the run's lock.
+        """
+        folder = self._dir / str(step)
+        names = (folder.with_name(f"{step}.corrupt{suffix}") for suffix in ("", *range(1, 1000)))
+        aside = next(name for name in names if not name.exists())
+        os.rename(folder, aside)
+        return aside
+
+    def _damaged(self, step: int, part: str, error: object) -> Damaged:
+        reason = f"{part}: {' '.join(str(error).split())[:200]}"
+        return Damaged(
+            f"checkpoint {self._dir / str(step)} is damaged: {reason}; "
+            f"use another step of {self.steps()} or delete that folder",
+            reason,
         )
 
     def _empty_trash(self) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import jax.numpy as jnp
 import ml_collections
 
-from gptjax.checkpoint import Checkpoint, Checkpoints, open_for_reading, select_step
+from gptjax.checkpoint import Checkpoint, Checkpoints, Damaged, open_for_reading, select_step
 from gptjax.config import KNOBS, default_config, flat, from_flat, set_knob, validate
-from gptjax.errors import UserError
+from gptjax.errors import RunError, UserError
 from gptjax.optim import learning_rate
 
 # These name the experiment: a run with another value of one of them is not the same run.
@@ -70,15 +70,17 @@ class Origin:
 def find_origin(requested: ml_collections.ConfigDict, overrides: Iterable[str]) -> Origin:
     """What `init_from` and the state of `out_dir` amount to; creates nothing.
 
+    Checkpoints newer than the one gone on from are damaged: they are renamed.
+
     Raises:
       UserError: if the directory is used and the config does not continue what is in it.
-      RunError: if the checkpoint to go on from is damaged.
+      RunError: if there are checkpoints, but none that is whole.
     """
     run_dir, init_from = Path(requested.out_dir), requested.init_from
     if (run_dir / "checkpoints").is_dir():
         with Checkpoints(run_dir, read_only=True) as checkpoints:
-            if steps := checkpoints.steps():
-                return _resumed(requested, set(overrides), checkpoints, steps[-1])
+            if checkpoints.steps():
+                return _resumed(requested, set(overrides), checkpoints)
     validate(requested)
     if init_from in ("auto", "scratch"):
         return Origin(requested, sorted(overrides))
@@ -86,6 +88,31 @@ def find_origin(requested: ml_collections.ConfigDict, overrides: Iterable[str]) 
 
 
 def _resumed(
+    requested: ml_collections.ConfigDict, overrides: set[str], checkpoints: Checkpoints
+) -> Origin:
+    """The run goes on from its newest checkpoint that is whole; never from the beginning."""
+    damaged: dict[int, Damaged] = {}
+    for step in reversed(checkpoints.steps()):
+        try:
+            origin = _resumed_from(requested, overrides, checkpoints, step)
+        except Damaged as error:
+            damaged[step] = error
+            continue
+        lines = [
+            f"warning: checkpoint {bad} is damaged ({error.reason}); it is now called "
+            f"{checkpoints.set_aside(bad).name}"
+            for bad, error in damaged.items()
+        ]
+        return dataclasses.replace(origin, lines=lines + origin.lines)
+    newest = max(damaged)
+    raise RunError(
+        f"none of the checkpoints {sorted(damaged)} in {requested.out_dir} is whole "
+        f"(step {newest}: {damaged[newest].reason}); nothing was changed. Put one back from a "
+        "copy, or choose another out_dir"
+    )
+
+
+def _resumed_from(
     requested: ml_collections.ConfigDict, overrides: set[str], checkpoints: Checkpoints, step: int
 ) -> Origin:
     meta, init_from = checkpoints.meta(step), requested.init_from

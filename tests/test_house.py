@@ -73,3 +73,23 @@ def test_heavy_libraries_are_imported_late(module, unwanted):
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout
     assert not unwanted & set(printed.split())
+
+
+def test_nothing_untrusted_is_executed_or_unpickled():
+    modules = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "torch"}
+    calls = {"exec", "eval", "compile", "system", "popen"}
+    for path in [*(ROOT / "gptjax").glob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", "") or ""}
+                assert not {name.split(".")[0] for name in names} & modules, path
+            if isinstance(node, ast.Call):
+                # A method of ours or of XLA may be called compile; the built-in may not be used.
+                if isinstance(node.func, ast.Name):
+                    assert node.func.id not in calls, path
+                elif isinstance(node.func, ast.Attribute):
+                    assert node.func.attr not in {"system", "popen"}, path
+                given = {keyword.arg: keyword.value for keyword in node.keywords}
+                assert "shell" not in given, path
+                if ast.unparse(node.func) == "np.load":
+                    assert ast.unparse(given["allow_pickle"]) == "False", path

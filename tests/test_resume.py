@@ -18,7 +18,7 @@ from gptjax import checkpoint, resume
 from gptjax.checkpoint import Checkpoints
 from gptjax.config import flat, set_knob
 from gptjax.config_file import load_config
-from gptjax.errors import UserError
+from gptjax.errors import RunError, UserError
 from gptjax.runlog import read_records
 from gptjax.train import Run, train
 
@@ -208,6 +208,49 @@ def test_a_save_that_fails_ends_the_run_and_is_told(files, tmp_path, interval):
     assert process.stderr.startswith("gptjax: error: ") and process.stderr.count("\n") == 1
     assert "could not be" in process.stderr
     assert read_records(out_dir / "metrics.jsonl")[-1]["kind"] == "end"
+
+
+def damage(out_dir, step):
+    """Cuts the files that hold a checkpoint's arrays short."""
+    for path in (out_dir / "checkpoints" / str(step) / "state").glob("**/d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(("damaged", "resumed_at"), [((12,), 8), ((8, 12), 4)])
+def test_damaged_newest_checkpoints_are_set_aside(
+    files, unbroken, tmp_path, capsys, damaged, resumed_at
+):
+    """The run goes on from the newest whole one, repeats what was lost and saves again."""
+    out_dir = tmp_path / "run"
+    knobs = dict(checkpoint__keep=9, eval__interval=12)
+    assert run(files, out_dir, **knobs) == 0
+    for step in damaged:
+        damage(out_dir, step)
+    capsys.readouterr()
+    assert run(files, out_dir, **knobs) == 0
+    printed = capsys.readouterr().out
+    assert (
+        printed.count("is damaged") == len(damaged) and f"resumed at step {resumed_at}" in printed
+    )
+    with Checkpoints(out_dir, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [0, 4, 8, 12]
+    assert all((out_dir / "checkpoints" / f"{step}.corrupt").is_dir() for step in damaged)
+    tiny.assert_same_bits(final_state(out_dir), final_state(unbroken))
+    assert [r["step"] for r in history(out_dir) if r["kind"] == "train"] == [3, 6, 9, 12]
+
+
+def test_if_all_checkpoints_are_damaged_nothing_is_begun_anew(files, unbroken, tmp_path):
+    out_dir = tmp_path / "run"
+    shutil.copytree(unbroken, out_dir)
+    with Checkpoints(out_dir, read_only=True) as checkpoints:
+        steps = checkpoints.steps()
+    for step in steps:
+        damage(out_dir, step)
+    with pytest.raises(RunError, match="none of the checkpoints"):
+        run(files, out_dir)
+    with Checkpoints(out_dir, read_only=True) as checkpoints:
+        assert checkpoints.steps() == steps
+    assert history(out_dir) == history(unbroken)
 
 
 def test_a_run_that_began_meanwhile_is_left_alone(files, unbroken, tmp_path, monkeypatch):
