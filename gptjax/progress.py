@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 # Without a terminal, lines come at most this often, seconds.
@@ -33,9 +34,12 @@ class Display:
         self._bar: Progress | None = None
         if self._console.is_terminal:
             self._bar = Progress(
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
+                BarColumn(bar_width=10),
+                # On a narrow terminal the end is cut off, not the middle of a number.
+                TextColumn(
+                    "{task.completed:.0f}/{task.total:.0f}{task.fields[figures]}",
+                    table_column=Column(no_wrap=True, overflow="crop"),
+                ),
                 console=self._console,
             )
             self._task = self._bar.add_task("", total=n_updates, completed=step, figures="")
@@ -58,7 +62,7 @@ class Display:
         words = " · ".join(f"{name} {value}" for name, value in figures.items())
         words += f" · left {duration(eta_seconds)}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, figures=words)
+            self._bar.update(self._task, completed=step, figures=f" · {words}")
         elif step >= self._n_updates or time.monotonic() - self._last_line >= _LINE_SECONDS:
             self._last_line = time.monotonic()
             self.message(f"step {step}/{self._n_updates} · {words}")

@@ -167,6 +167,13 @@ def test_a_finished_run_says_so(files, unbroken, capsys):
     assert changes() == before
 
 
+def test_event_files_for_tensorboard(files, tmp_path):
+    run(files, tmp_path / "run", train__max_iters=4, log__tensorboard=True)
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert b"train/loss" in content and b"eval/val_loss" in content
+
+
 def test_a_finished_run_needs_no_text_to_say_so(files, unbroken, tmp_path, monkeypatch, capsys):
     def unreachable(*arguments, **settings):
         raise AssertionError("the text was asked for")
