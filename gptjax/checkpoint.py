@@ -28,6 +28,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 import gptjax
 from gptjax import config as config_module
+from gptjax import mesh
 from gptjax.config import GPTConfig
 from gptjax.errors import RunError, UserError
 from gptjax.optim import optimizer
@@ -193,13 +194,14 @@ class Checkpoints:
           RunError: if a newer gptjax wrote it.
         """
         meta = self.meta(step)
+        # A description, true or not, must not make us build or allocate what cannot fit.
+        mesh.check_memory(model_config(meta), jax.local_devices(backend="cpu")[0])
         template = _template(meta)
-        wanted = {
-            path: np.empty(leaf.shape, leaf.dtype) for path, leaf in state_leaves(template).items()
-        }
-        described = {path: (list(w.shape), str(w.dtype)) for path, w in wanted.items()}
+        shapes = state_leaves(template)
+        described = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in shapes.items()}
         if described != {p: (shape, dtype) for p, (shape, dtype, _) in meta["leaves"].items()}:
             raise self._damaged(step, "state", "other arrays than its config calls for")
+        wanted = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
         target = ocp.args.StandardRestore(unflatten_dict(wanted, sep="/"))
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=target))["state"]

@@ -9,7 +9,9 @@ import jax
 import ml_collections
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from gptjax.config import GPTConfig
 from gptjax.errors import UserError
+from gptjax.model import expected_parameters
 
 
 def choose_devices(found: list[jax.Device], config: ml_collections.ConfigDict) -> list[jax.Device]:
@@ -82,6 +84,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split_last_axis(mesh: Mesh, n_axes: int) -> NamedSharding:
     """An array of `n_axes` axes whose last, the sequences of a batch, is split over devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * (n_axes - 1), "data"))
+
+
+def check_memory(model: GPTConfig, device: jax.Device) -> None:
+    """Raises UserError when training the model cannot fit the device, before anything is made.
+
+    Weights, their gradients and AdamW's two moments, four float32 each, are the least it takes;
+    activations come on top.
+    """
+    needed, available = 16 * expected_parameters(model), _memory_bytes(device)
+    if available and needed > available:
+        raise UserError(
+            "model",
+            f"{expected_parameters(model):,} parameters",
+            f"training needs at least {needed / 2**30:.1f} GiB, this {device.platform} has "
+            f"{available / 2**30:.1f} GiB",
+            "Lower n_layer or n_embd.",
+        )
+
+
+def _memory_bytes(device: jax.Device) -> int:
+    """Memory of a device, or of this host for its CPU; 0 where neither tells."""
+    if device.platform != "cpu":
+        return int((device.memory_stats() or {}).get("bytes_limit", 0))
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 0
 
 
 def n_cores() -> int:

@@ -233,6 +233,15 @@ def empty_caches(config: GPTConfig, batch_size: int) -> list[LayerCache]:
     ]
 
 
+def expected_parameters(config: GPTConfig) -> int:
+    """Number of all weights of a model, position embeddings included, without making any."""
+    width, per_bias = config.n_embd, int(config.bias)
+    norm = width * (1 + per_bias)
+    matrices = 12 * width * width + per_bias * 9 * width
+    embeddings = (config.vocab_size + config.block_size) * width
+    return config.n_layer * (2 * norm + matrices) + norm + embeddings
+
+
 def n_parameters(params: nnx.State) -> int:
     """Number of weights without the position embeddings, nanoGPT's way of counting."""
     n_all = sum(leaf.size for leaf in jax.tree.leaves(params))

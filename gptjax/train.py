@@ -106,8 +106,13 @@ class Run:
         self.stop_signal = 0
 
     def compiled(self, devices: list) -> Program:
-        """The program of this run, its state placed on the devices."""
+        """The program of this run, its state placed on the devices.
+
+        Raises:
+          UserError: if the model is too large for them.
+        """
         model_config = GPTConfig(**self.config.model, vocab_size=self.tokenizer.vocab_size)
+        mesh.check_memory(model_config, devices[0])
         state = self.origin.found.state if self.origin.found else None
         with self.ledger.measure("compile"):
             return Program(self.config, model_config, self.splits, devices, state)

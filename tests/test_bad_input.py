@@ -202,6 +202,7 @@ DATA = cases(
     ("data.source=text:", "data.source: text:; unknown dataset", "text:PATH"),
     ("data.source=text:one.txt", "model.block_size: 8; needs 9 tokens; train has 0"),
     ("model.block_size=9", "model.block_size: 9; needs 10 tokens; val has 9. Lower block_size"),
+    ("model.n_embd=8000000", "parameters; training needs at least", "Lower n_layer or n_embd."),
     ("data.source=shakspeare", "data.source: shakspeare", "did you mean 'tiny_shakespeare'"),
     ("data.source=tfds:no_such_dataset", "data.source: tfds:no_such_dataset; unknown dataset"),
     ("data.source=tfds:../../etc", "data.source: tfds:../../etc; a TFDS name is"),

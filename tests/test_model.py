@@ -9,8 +9,9 @@ import pytest
 import tiny
 from flax import nnx
 
-from gptjax import model, step
+from gptjax import mesh, model, step
 from gptjax.config import GPTConfig
+from gptjax.errors import UserError
 
 
 def fresh(**changes):
@@ -72,6 +73,20 @@ def test_the_laptop_model_has_nanogpts_number_of_parameters():
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 802_944 + 1_152
     real = tiny.parts(config, tiny.config())[2].params
     assert model.n_parameters(real) == 795_904
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_parameters_are_counted_without_making_them(bias):
+    config = tiny.model_config(bias=bias, n_layer=3)
+    state = jax.eval_shape(lambda: nnx.state(model.GPT(config, rngs=nnx.Rngs(0)), nnx.Param))
+    assert model.expected_parameters(config) == sum(leaf.size for leaf in jax.tree.leaves(state))
+
+
+def test_a_model_that_cannot_fit_is_refused_before_it_is_made():
+    device = jax.devices()[0]
+    mesh.check_memory(tiny.model_config(), device)
+    with pytest.raises(UserError, match=r"training needs at least [0-9.]+ GiB, this cpu has"):
+        mesh.check_memory(tiny.model_config(n_layer=1000, n_embd=15 * 10_000), device)
 
 
 @pytest.mark.parametrize("vocab_size", [1024, 1025])

@@ -198,7 +198,7 @@ def test_a_signal_during_the_last_update_does_not_unfinish_the_run(files, tmp_pa
     assert read_records(tmp_path / "run" / "metrics.jsonl")[-1]["reason"] == "finished"
 
 
-@pytest.mark.parametrize("interval", [2, 1000])
+@pytest.mark.parametrize("interval", [pytest.param(2, marks=pytest.mark.slow), 1000])
 def test_a_save_that_fails_ends_the_run_and_is_told(files, tmp_path, interval):
     """No file may grow beyond 40 kB: a real failure in Orbax's thread, at the end or before."""
     out_dir = tmp_path / "run"
@@ -425,6 +425,7 @@ def test_two_writers_one_directory(files, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_training_outlives_its_reader(files, tmp_path):
     """`train.py | head -1`: the run goes on in silence, and is whole."""
     out_dir = tmp_path / "run"

@@ -65,6 +65,7 @@ def test_samples_are_continuations_of_the_prompt(out_dir):
     assert files(out_dir) == before
 
 
+@pytest.mark.slow
 def test_a_prompt_from_a_file_and_an_empty_one(out_dir, tmp_path):
     (tmp_path / "prompt.txt").write_text("cats")
     flags = ("--num_samples=1", "--max_new_tokens=5")
