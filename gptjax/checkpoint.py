@@ -97,7 +97,7 @@ class Checkpoints:
             self._manager.close()
         except Exception as error:  # As in check.
             if kind is None:  # Otherwise what went wrong first is on its way up already.
-                raise RunError(f"a checkpoint could not be written: {error}") from error
+                raise _not_written(error) from error
         if not self._read_only:  # A reader must not reach into the trash of a running run.
             self._empty_trash()
 
@@ -153,14 +153,14 @@ class Checkpoints:
         try:
             self._manager.check_for_errors()
         except Exception as error:  # Whatever went wrong in Orbax's thread.
-            raise RunError(f"a checkpoint could not be written: {error}") from error
+            raise _not_written(error) from error
 
     def wait(self) -> None:
         """Returns when every save has been committed; raises RunError if one failed."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # As in check.
-            raise RunError(f"a checkpoint could not be written: {error}") from error
+            raise _not_written(error) from error
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part of a checkpoint, verified.
@@ -309,6 +309,10 @@ def _template(meta: Mapping[str, Any]) -> TrainState:
     """Shapes and dtypes of the state that a checkpoint's config calls for."""
     config = config_module.from_flat(meta["config"], origin="checkpoint")
     return jax.eval_shape(lambda: initial_state(model_config(meta), optimizer(config), 0))
+
+
+def _not_written(error: Exception) -> RunError:
+    return RunError(f"a checkpoint could not be written: {error}")
 
 
 def _report_unraisable(unraisable: Any) -> None:

@@ -51,20 +51,24 @@ class Evaluator:
 
     def compile(self, params: nnx.State, tokens: jax.Array, n_windows: int) -> None:
         """Compiles sweeps of `n_windows` windows, so that the first one costs no more."""
-        shape_CB = (-(-n_windows // self._batch_size), self._batch_size)
+        shape_CB = self._shape(n_windows)
         offsets_CB = jax.ShapeDtypeStruct(shape_CB, np.int32)
         self._compiled[shape_CB] = self._losses.lower(params, tokens, offsets_CB).compile()
 
     def losses(self, params: nnx.State, tokens: jax.Array, offsets_W: np.ndarray) -> np.ndarray:
         """The mean loss of the window at each offset, nats per token, float64."""
         n_windows = len(offsets_W)
-        shape_CB = (-(-n_windows // self._batch_size), self._batch_size)
+        shape_CB = self._shape(n_windows)
         if shape_CB not in self._compiled:
             self.compile(params, tokens, n_windows)
         padded_CB = np.zeros(shape_CB, np.int32)  # the padding's losses are dropped
         padded_CB.reshape(-1)[:n_windows] = offsets_W
         losses_CB = self._compiled[shape_CB](params, tokens, padded_CB)
         return np.asarray(losses_CB, np.float64).reshape(-1)[:n_windows]
+
+    def _shape(self, n_windows: int) -> tuple[int, int]:
+        """Batches, and windows in each, of a sweep."""
+        return -(-n_windows // self._batch_size), self._batch_size
 
 
 def evaluate(out_dir: str, *, step: str, context: int) -> None:

@@ -100,6 +100,7 @@ class Run:
             )
             self.splits = corpus.split(self.text, self.tokenizer, self.config.data)
             corpus.check_lengths(self.splits, self.config.model.block_size)
+            self.val_sha256 = batches.sha256(self.splits.val)
         self.best: dict[str, Any] = {"step": -1, "val_nats": None}
         if meta and origin.resumed:
             self.best = dict(meta["best"])
@@ -268,7 +269,7 @@ class Run:
                 "overrides": self.origin.overrides,
                 "tokenizer": self.tokenizer.to_json(),
                 "corpus": corpus_json(self.config, self.text, self.splits),
-                "val_sha256": batches.sha256(self.splits.val),
+                "val_sha256": self.val_sha256,
                 "best": self.best,
                 "parent": self.origin.parent,
                 "ledger": self.ledger.to_json(),
