@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -87,17 +88,18 @@ def split_last_axis(mesh: Mesh, n_axes: int) -> NamedSharding:
 
 
 def check_memory(model: GPTConfig, device: jax.Device) -> None:
-    """Raises UserError when training the model cannot fit the device, before anything is made.
+    """Raises UserError when the model's state cannot fit the device, before anything is made.
 
-    Weights, their gradients and AdamW's two moments, four float32 each, are the least it takes;
-    activations come on top.
+    Weights and AdamW's two moments are the least it takes, to train or to read a checkpoint;
+    gradients, activations and float32 masters come on top.
     """
-    needed, available = 16 * expected_parameters(model), _memory_bytes(device)
+    bytes_each = 3 * jnp.dtype(model.param_dtype).itemsize
+    needed, available = bytes_each * expected_parameters(model), _memory_bytes(device)
     if available and needed > available:
         raise UserError(
             "model",
             f"{expected_parameters(model):,} parameters",
-            f"training needs at least {needed / 2**30:.1f} GiB, this {device.platform} has "
+            f"weights and optimizer need {needed / 2**30:.1f} GiB, this {device.platform} has "
             f"{available / 2**30:.1f} GiB",
             "Lower n_layer or n_embd.",
         )
