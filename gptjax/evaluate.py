@@ -27,18 +27,17 @@ _TOKENS_PER_BATCH = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """A mean loss with its standard error, nats per token, over `n_windows` windows."""
+    """A mean loss with its standard error, nats per token."""
 
     mean: float
     sem: float
-    n_windows: int
 
 
 def mean_loss(losses_W: np.ndarray) -> Loss:
     """Mean and standard error of equally long windows' losses."""
     n_windows = len(losses_W)
     sem = float(losses_W.std(ddof=1)) / math.sqrt(n_windows) if n_windows > 1 else math.inf
-    return Loss(float(losses_W.mean()), sem, n_windows)
+    return Loss(float(losses_W.mean()), sem)
 
 
 class Evaluator:
