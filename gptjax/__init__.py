@@ -1,3 +1,9 @@
 """gptjax: train small GPTs with JAX on a laptop or a GPU, and know why a run came out as it did."""
 
+import time
+
 __version__ = "0.1.0"
+
+# The clock of a run's ledger starts here: what a command imports first. (The operating system's
+# start of the process may be that of a shell which worked for minutes before it became us.)
+STARTED = time.perf_counter()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+
+import gptjax
 
 KINDS = ("compile", "data", "step", "eval", "checkpoint", "sample", "other")
 
@@ -17,13 +17,12 @@ _BINS_PER_E = 50
 
 
 class Ledger:
-    """Seconds per kind of work since the process started, plus those of earlier processes.
+    """Seconds per kind of work since the command started, plus those of earlier processes.
 
     `other` is what no `measure` block covered; blocks must not nest, so kinds never overlap.
     """
 
     def __init__(self, earlier: dict[str, Any] | None = None):
-        self._started = time.perf_counter() - _process_age()
         self._seconds = dict.fromkeys(KINDS, 0.0)
         self._earlier = dict((earlier or {}).get("seconds", {}))
         bins = (earlier or {}).get("step_ms_bins", {})
@@ -49,8 +48,8 @@ class Ledger:
         self._step_bins[key] = self._step_bins.get(key, 0) + n_updates
 
     def process_seconds(self) -> float:
-        """Seconds since this process started."""
-        return time.perf_counter() - self._started
+        """Seconds since this process began to be gptjax."""
+        return time.perf_counter() - gptjax.STARTED
 
     def run_seconds(self) -> float:
         """Seconds of this process and of the run's earlier ones."""
@@ -83,14 +82,3 @@ class Ledger:
             "step_ms_p95": self.step_ms(0.95),
             "step_ms_bins": {str(key): count for key, count in sorted(self._step_bins.items())},
         }
-
-
-def _process_age() -> float:
-    """Seconds since this process started; 0 where /proc cannot tell."""
-    try:
-        # Field 22 of stat, counted after the name in parentheses, is in clock ticks since boot.
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-        return max(0.0, uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
-    except (OSError, ValueError, IndexError):
-        return 0.0
