@@ -9,14 +9,12 @@ is what catches it. It guards against accidents, not against tampering.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import math
 import os
 import shutil
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +26,10 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 import gptjax
 from gptjax import config as config_module
-from gptjax import mesh
-from gptjax.config import GPTConfig
+from gptjax import description, mesh
 from gptjax.errors import RunError, UserError
 from gptjax.optim import optimizer
 from gptjax.step import TrainState, initial_state
-from gptjax.tokenizer import CharTokenizer
-
-FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,22 +59,14 @@ class Checkpoints:
         # Orbax takes a relative path and fails at the first save.
         self._dir = run_dir.resolve() / "checkpoints"
         self._read_only = read_only
+        self._vals: dict[int, float] = {}
         # Orbax warns of each array that it restores as numpy, which is what is wanted here, and
         # logs what it raises as well: a failed save is to be told of once, by us.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         sys.unraisablehook = _report_unraisable
-        policies = preservation_policy.AnyPreservationPolicy(
-            [
-                preservation_policy.LatestN(keep),
-                # reverse=True keeps the smallest.
-                preservation_policy.BestN(get_metric_fn=_val_or_infinity, reverse=True, n=1),
-            ]
-        )
         options = ocp.CheckpointManagerOptions(
-            best_fn=_val_or_infinity,
-            best_mode="min",
-            preservation_policy=policies,
+            preservation_policy=_NewestAndBest(keep, self._vals),
             # Deleting is not atomic, renaming is: old steps go to trash/, which is emptied here.
             todelete_subdir=None if read_only else "trash",
             cleanup_tmp_directories=not read_only,
@@ -88,6 +74,8 @@ class Checkpoints:
             read_only=read_only,
         )
         self._manager = ocp.CheckpointManager(self._dir, options=options)
+        if not read_only:
+            self._vals.update(self._vals_on_disk())
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -116,21 +104,26 @@ class Checkpoints:
         # Copied, because the next update overwrites the state's own memory.
         leaves = {path: np.array(leaf) for path, leaf in state_leaves(state).items()}
         for path, leaf in leaves.items():
-            if leaf.dtype.kind in "fV" and not np.isfinite(leaf.astype(np.float32)).all():
+            if not np.isfinite(leaf).all():
                 raise RunError(f"step {step}: {path} is not finite; this state is not saved")
-        described = {
-            **meta,
-            "format": FORMAT,
-            "gptjax": gptjax.__version__,
-            "jax": jax.__version__,
-            "step": step,
-            "val_nats": val_nats,
-            "leaves": {
-                path: [list(leaf.shape), str(leaf.dtype), _crc32(leaf)]
-                for path, leaf in leaves.items()
-            },
-        }
-        described["crc32"] = _json_crc32(described)
+        self._check_space(step, sum(leaf.nbytes for leaf in leaves.values()))
+        described = description.signed(
+            {
+                **meta,
+                "format": description.FORMAT,
+                "gptjax": gptjax.__version__,
+                "jax": jax.__version__,
+                "step": step,
+                "val_nats": val_nats,
+                "leaves": {
+                    path: [list(leaf.shape), str(leaf.dtype), _crc32(leaf)]
+                    for path, leaf in leaves.items()
+                },
+            }
+        )
+        val = description.finite_val(described)
+        if val is not None:
+            self._vals[step] = val
         self._empty_trash()
         try:
             started = self._manager.save(
@@ -139,7 +132,6 @@ class Checkpoints:
                     state=ocp.args.StandardSave(unflatten_dict(leaves, sep="/")),
                     meta=ocp.args.JsonSave(described),
                 ),
-                metrics={"val_nats": val_nats if val_nats is not None else math.inf},
             )
         except (OSError, ValueError) as error:
             raise RunError(f"step {step} could not be saved: {error}") from error
@@ -169,21 +161,23 @@ class Checkpoints:
           Damaged: if it is.
           RunError: if a newer gptjax wrote it.
         """
+        folder = self._dir / str(step)
         try:
+            if folder.is_symlink():
+                raise ValueError("the folder is a symbolic link")
+            if (folder / "meta" / "metadata").stat().st_size > description.LARGEST_BYTES:
+                raise ValueError("is too large to be a description")
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
             )
-            meta = dict(restored["meta"])
-            stored_crc32 = meta.pop("crc32")
+            meta = description.checked(restored["meta"], step=step)
         except Exception as error:  # Orbax raises anything from KeyError to UnicodeDecodeError.
             raise self._damaged(step, "meta", error) from error
-        if meta.get("format", 0) > FORMAT:
+        if description.is_newer(meta):
             raise RunError(
-                f"checkpoint {self._dir / str(step)} was written by gptjax {meta.get('gptjax')}; "
+                f"checkpoint {folder} was written by gptjax {meta.get('gptjax')}; "
                 "it needs that version or a later one"
             )
-        if _json_crc32(meta) != stored_crc32:
-            raise self._damaged(step, "meta", "crc32 differs")
         return meta
 
     def restore(self, step: int) -> Checkpoint:
@@ -195,7 +189,7 @@ class Checkpoints:
         """
         meta = self.meta(step)
         # A description, true or not, must not make us build or allocate what cannot fit.
-        mesh.check_memory(model_config(meta), jax.local_devices(backend="cpu")[0])
+        mesh.check_memory(description.model_config(meta), jax.local_devices(backend="cpu")[0])
         template = _template(meta)
         shapes = state_leaves(template)
         described = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in shapes.items()}
@@ -217,15 +211,20 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step with the lowest val loss among the readable checkpoints; None without any."""
+        vals = self._vals_on_disk()
+        return min(vals, key=lambda step: vals[step]) if vals else None
+
+    def _vals_on_disk(self) -> dict[int, float]:
+        """The finite val losses of the readable checkpoints, by step."""
         vals = {}
         for step in self.steps():
             try:
-                val_nats = self.meta(step)["val_nats"]
+                val_nats = description.finite_val(self.meta(step))
             except RunError:
                 continue
-            if val_nats is not None and math.isfinite(val_nats):
+            if val_nats is not None:
                 vals[step] = val_nats
-        return min(vals, key=lambda step: vals[step]) if vals else None
+        return vals
 
     def set_aside(self, step: int) -> Path:
         """Renames a damaged checkpoint, so that it is neither listed nor in the way; its new name.
@@ -246,10 +245,45 @@ class Checkpoints:
             reason,
         )
 
+    def _check_space(self, step: int, needed_bytes: int) -> None:
+        free_bytes = shutil.disk_usage(self._dir).free
+        if free_bytes < needed_bytes:
+            raise RunError(
+                f"step {step} could not be saved: it needs {needed_bytes:,} bytes, and "
+                f"{free_bytes:,} are free in {self._dir}; make room, then the same command goes on"
+            )
+
     def _empty_trash(self) -> None:
+        trash = self._dir / "trash"
+        if trash.is_symlink():  # What it leads to is not ours to delete.
+            return
         # The folder itself stays: Orbax's thread may be about to move a step into it.
-        for deleted in (self._dir / "trash").glob("*"):
+        for deleted in trash.glob("*"):
             shutil.rmtree(deleted, ignore_errors=True)
+
+
+class _NewestAndBest(preservation_policy.PreservationPolicy):
+    """Preserves the newest `keep` checkpoints and the one with the lowest of `vals`.
+
+    Orbax's own ranking, best_fn, takes NaN for the best value, forgets the newest checkpoint for
+    a better one, and loses the best when its small file of metrics is damaged (orbax-checkpoint
+    0.12.8). `vals` holds the finite losses by step and is kept by the owner.
+    """
+
+    def __init__(self, keep: int, vals: Mapping[int, float]):
+        self._keep, self._vals = keep, vals
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[Any],
+        *,
+        context: preservation_policy.PreservationContext,
+    ) -> Sequence[bool]:
+        del context
+        steps = sorted(checkpoint.step for checkpoint in checkpoints)
+        known = [step for step in steps if step in self._vals]
+        kept = {*steps[-self._keep :], *sorted(known, key=self._vals.__getitem__)[:1]}
+        return [checkpoint.step in kept for checkpoint in checkpoints]
 
 
 def open_for_reading(out_dir: str, *, flag: str = "--out_dir") -> Checkpoints:
@@ -288,13 +322,6 @@ def select_step(checkpoints: Checkpoints, wanted: str, *, flag: str = "--step") 
     return int(wanted)
 
 
-def model_config(meta: Mapping[str, Any]) -> GPTConfig:
-    """The model that a checkpoint's JSON describes."""
-    config = config_module.from_flat(meta["config"], origin="checkpoint")
-    vocab_size = CharTokenizer.from_json(meta["tokenizer"]).vocab_size
-    return GPTConfig(**config.model, vocab_size=vocab_size)
-
-
 def state_leaves(state: TrainState) -> dict[str, Any]:
     """The state's arrays by path, such as "params/blocks/0/mlp/up/kernel"."""
     paths, _ = jax.tree_util.tree_flatten_with_path(state)
@@ -308,7 +335,9 @@ def state_leaves(state: TrainState) -> dict[str, Any]:
 def _template(meta: Mapping[str, Any]) -> TrainState:
     """Shapes and dtypes of the state that a checkpoint's config calls for."""
     config = config_module.from_flat(meta["config"], origin="checkpoint")
-    return jax.eval_shape(lambda: initial_state(model_config(meta), optimizer(config), 0))
+    return jax.eval_shape(
+        lambda: initial_state(description.model_config(meta), optimizer(config), 0)
+    )
 
 
 def _not_written(error: Exception) -> RunError:
@@ -324,15 +353,5 @@ def _report_unraisable(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _val_or_infinity(metrics: Any) -> float:
-    """What Orbax ranks by: without this a NaN would count as best and the best be deleted."""
-    val_nats = metrics.get("val_nats", math.inf) if isinstance(metrics, Mapping) else math.inf
-    return val_nats if math.isfinite(val_nats) else math.inf
-
-
 def _crc32(leaf: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(leaf).tobytes())
-
-
-def _json_crc32(meta: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+    return zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)

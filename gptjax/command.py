@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from gptjax import signals
 from gptjax.errors import RunError, UserError
 
 
@@ -38,7 +39,8 @@ class Flags(argparse.ArgumentParser):
 def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Runs `main(argv)` and leaves the process with its exit code.
 
-    Exit codes: 0 done; 1 the run failed; 2 bad input; 130 Ctrl-C; otherwise what `main` returned.
+    Exit codes: 0 done; 1 the run failed; 2 bad input; 130 Ctrl-C; 143 SIGTERM; otherwise what
+    `main` returned. A second Ctrl-C or SIGTERM ends the process at once.
     An error is one line on stderr; GPTJAX_TRACEBACK=1 shows the traceback as well.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -46,7 +48,8 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
             # A terminal that cannot show a character gets its escape, not an exception.
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _code_of(main)
+        with signals.watched():
+            code = _code_of(main)
         sys.stdout.flush()
     except (UserError, RunError) as error:
         if os.environ.get("GPTJAX_TRACEBACK"):

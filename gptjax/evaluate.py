@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from gptjax import batches, checkpoint, mesh
+from gptjax.description import model_config
 from gptjax.errors import UserError
 from gptjax.step import model_graph, window_losses
 from gptjax.tokenizer import CharTokenizer
@@ -83,7 +84,7 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
     mesh.available_devices()  # Asked for here, a backend that is missing is a clear error.
     with checkpoint.open_for_reading(out_dir) as checkpoints:
         found = checkpoints.restore(checkpoint.select_step(checkpoints, step))
-    config = checkpoint.model_config(found.meta)
+    config = model_config(found.meta)
     if not 0 <= context <= config.block_size:
         raise UserError("--context", context, f"must be from 1 to block_size {config.block_size}")
     block_size = context or config.block_size

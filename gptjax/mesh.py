@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +114,16 @@ def _memory_bytes(device: jax.Device) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
         return 0
+
+
+def machine(devices: list[jax.Device]) -> dict[str, Any]:
+    """What the last digits of a result can depend on, beside the software."""
+    return {
+        "platform": devices[0].platform,
+        "device": devices[0].device_kind,
+        "n_devices": len(devices),
+        "host_cores": n_cores(),
+    }
 
 
 def n_cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -14,6 +15,7 @@ import gptjax
 from gptjax import flops, mesh
 from gptjax.config import digest
 from gptjax.corpus import Corpus, Splits
+from gptjax.errors import RunError
 from gptjax.evaluate import Loss
 from gptjax.ledger import KINDS, Ledger
 from gptjax.program import Program
@@ -44,14 +46,12 @@ class Report:
     ) -> None:
         """The `run` record, and what is about to be trained on what."""
         config, device, say = origin.config, devices[0], self._display.message
+        machine = mesh.machine(devices)
         start_step = int(program.state.step)
         self._log.append(
             "run",
             versions=_versions(),
-            device=device.device_kind,
-            platform=device.platform,
-            n_devices=len(devices),
-            host_cores=mesh.n_cores(),
+            **machine,
             xla_flags=os.environ.get("XLA_FLAGS", ""),
             config_digest=digest(config),
             start_step=start_step,
@@ -93,6 +93,17 @@ class Report:
         if origin.found:
             source = origin.parent["init_from"] if origin.is_fork and origin.parent else ""
             say((f"forked from {source}" if source else "resumed") + f" at step {start_step}")
+            was = origin.found.meta["machine"]
+            changes = [
+                f"{name} {was[name]} → {now}" for name, now in machine.items() if was[name] != now
+            ]
+            if changes:
+                say(f"  {', '.join(changes)}: the last digits of the results may differ")
+        if self._log.n_damaged:
+            say(
+                f"warning: {self._log.n_damaged} damaged lines of metrics.jsonl are left out",
+                style="yellow",
+            )
         for line in origin.lines:
             say("  " + line, style="yellow" if line.startswith("warning") else "")
 
@@ -200,8 +211,9 @@ class Report:
             say(f"stopped by {reason} at step {step}, saved; the same command goes on from there")
 
     def failed(self, step: int, reason: str) -> None:
-        """The `end` record of a run that cannot go on."""
-        self._log.append("end", step=step, reason=reason)
+        """The `end` record of a run that cannot go on, if the log can still be written."""
+        with contextlib.suppress(RunError):
+            self._log.append("end", step=step, reason=reason)
 
 
 def _versions() -> dict[str, str]:

@@ -18,6 +18,7 @@ from gptjax.checkpoint import Checkpoint, Checkpoints, Damaged, open_for_reading
 from gptjax.config import KNOBS, default_config, flat, from_flat, set_knob, validate
 from gptjax.errors import RunError, UserError
 from gptjax.optim import learning_rate
+from gptjax.runlog import is_used
 
 # These name the experiment: a run with another value of one of them is not the same run.
 _IDENTITY = (
@@ -81,6 +82,10 @@ def find_origin(requested: ml_collections.ConfigDict, overrides: Iterable[str]) 
         with Checkpoints(run_dir, read_only=True) as checkpoints:
             if checkpoints.steps():
                 return _resumed(requested, set(overrides), checkpoints)
+    if init_from == "scratch" and is_used(run_dir):
+        raise UserError(
+            "out_dir", run_dir, "a run has begun in it", "Choose another --config.out_dir."
+        )
     validate(requested)
     if init_from in ("auto", "scratch"):
         return Origin(requested, sorted(overrides))

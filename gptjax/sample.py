@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax import checkpoint, generate, mesh
+from gptjax.description import model_config
 from gptjax.errors import UserError
 from gptjax.step import model_graph, named_key
 from gptjax.tokenizer import CharTokenizer
@@ -51,7 +52,7 @@ def sample(
     if not text:
         text = "\n" if "\n" in tokenizer.symbols else tokenizer.symbols[0]
     ids = tokenizer.encode(text, what="prompt")
-    block_size = checkpoint.model_config(found.meta).block_size
+    block_size = model_config(found.meta).block_size
     if len(ids) > block_size:
         print(
             f"gptjax: the prompt has {len(ids)} tokens; the model sees the last {block_size}",
@@ -95,7 +96,7 @@ def continuations(
     seed: int,
 ) -> Iterator[np.ndarray]:
     """Yields the next few tokens of every sample, axes B and up to _TOKENS_PER_DISPATCH."""
-    config = checkpoint.model_config(found.meta)
+    config = model_config(found.meta)
     graph = model_graph(config)
     params = jax.device_put(found.state.params)
     prompt_BT, length = generate.pad_prompt(

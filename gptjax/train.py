@@ -6,24 +6,26 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from gptjax import batches, corpus, mesh, optim, runlog
+from gptjax import batches, corpus, mesh, optim, runlog, signals
 from gptjax.checkpoint import Checkpoints
 from gptjax.config import GPTConfig, flat
-from gptjax.errors import RunError, UserError
+from gptjax.errors import RunError
 from gptjax.evaluate import VAL_TOKENS, Loss
 from gptjax.ledger import Ledger
 from gptjax.program import Program
 from gptjax.progress import Display
 from gptjax.report import Report, corpus_json
 from gptjax.resume import Origin, find_origin
+from gptjax.step import TrainState
 from gptjax.tokenizer import CharTokenizer
 
 # Updates of about this long make a dispatch, so that signals and the bar are never late.
@@ -45,9 +47,7 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
     run_dir = Path(requested.out_dir)
     runlog.check_writable(run_dir)
     with contextlib.ExitStack() as stack:
-        is_used = runlog.is_used(run_dir)
-        if is_used:
-            stack.enter_context(runlog.locked(run_dir))
+        stack.enter_context(runlog.locked(run_dir))
         origin = find_origin(requested, overrides)
         max_iters = origin.config.train.max_iters
         if origin.resumed and origin.step >= max_iters:
@@ -56,15 +56,9 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
         devices = mesh.choose_devices(found_devices, origin.config)
         if origin.config.log.tensorboard:
             runlog.check_tensorboard()
-        run = Run(origin)
+        run = Run(origin, mesh.machine(devices))
         program = run.compiled(devices)
-        if not is_used:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(runlog.locked(run_dir))
-            if runlog.is_used(run_dir):
-                raise UserError(
-                    "out_dir", run_dir, "another run has just begun in it", "Choose another."
-                )
+        runlog.check_space(run_dir, run.bytes_to_come(program.state))
         log = stack.enter_context(
             runlog.RunLog(
                 run_dir,
@@ -86,8 +80,8 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
 class Run:
     """One process's work on a run. Building it reads and checks everything and writes nothing."""
 
-    def __init__(self, origin: Origin):
-        self.origin, self.config = origin, origin.config
+    def __init__(self, origin: Origin, machine: dict[str, Any]):
+        self.origin, self.config, self.machine = origin, origin.config, machine
         meta = origin.found.meta if origin.found else None
         self.ledger = Ledger(meta["ledger"] if meta and origin.resumed else None)
         self.n_done = origin.step
@@ -118,6 +112,12 @@ class Run:
         with self.ledger.measure("compile"):
             return Program(self.config, model_config, self.splits, devices, state)
 
+    def bytes_to_come(self, state: TrainState) -> int:
+        """What this run's checkpoints may still take on the disk."""
+        # The newest, the best and the one being written; a resumed run has the others already.
+        n_checkpoints = 1 if self.origin.resumed else self.config.checkpoint.keep + 2
+        return n_checkpoints * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+
     def train(
         self, program: Program, checkpoints: Checkpoints, report: Report, *, evaluated: set[int]
     ) -> int:
@@ -135,7 +135,7 @@ class Run:
         self.last_val: Loss | None = None
         self.length_said = False
         try:
-            with self._signals_noted():
+            with signals.handled(self._note_signal):
                 self._loop()
                 with self.ledger.measure("checkpoint"):
                     checkpoints.wait()
@@ -160,6 +160,7 @@ class Run:
         while self.n_done < self.config.train.max_iters and not self.stop_signal:
             self._chunk(min(self._to_boundary(), self._affordable()))
             self._say_length()
+            self.checkpoints.check()  # Nothing is trained in vain on top of a save that failed.
             self._at_boundary()
         if self.stop_signal:
             self._save(val_nats=None)
@@ -272,27 +273,15 @@ class Run:
                 "val_sha256": self.val_sha256,
                 "best": self.best,
                 "parent": self.origin.parent,
+                "machine": self.machine,
                 "ledger": self.ledger.to_json(),
             }
             self.checkpoints.save(self.program.state, meta, val_nats=val_nats)
         self.saved_step = self.n_done
 
-    @contextlib.contextmanager
-    def _signals_noted(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the loop after the present chunk; a second one ends it now."""
-
-        def note(number: int, frame: object) -> None:
-            if self.stop_signal:
-                raise SystemExit(128 + number)
-            self.stop_signal = number
-
-        kinds = (signal.SIGINT, signal.SIGTERM)
-        previous = [signal.signal(kind, note) for kind in kinds]
-        try:
-            yield
-        finally:
-            for kind, handler in zip(kinds, previous, strict=True):
-                signal.signal(kind, handler)
+    def _note_signal(self, number: int, frame: object) -> None:
+        """Ctrl-C and SIGTERM end the loop after the present chunk."""
+        self.stop_signal = number
 
 
 def _text(origin: Origin) -> corpus.Corpus:

@@ -11,21 +11,9 @@ import numpy as np
 import pytest
 import tiny
 
-from gptjax import checkpoint, config
+from gptjax import checkpoint, description
 from gptjax.checkpoint import Checkpoints
 from gptjax.errors import RunError, UserError
-from gptjax.tokenizer import CharTokenizer
-
-SYMBOLS = "abcdefghijk"
-
-
-def meta(settings):
-    """What train.py stores, as far as restoring needs it."""
-    return {
-        "config": config.flat(settings),
-        "tokenizer": CharTokenizer(SYMBOLS).to_json(),
-        "best": {"step": 0, "val_nats": None},
-    }
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +32,7 @@ def saved(folder, start, values, **options):
     settings, state = start
     with Checkpoints(folder, **options) as checkpoints:
         for step, val_nats in values.items():
-            checkpoints.save(at_step(state, step), meta(settings), val_nats=val_nats)
+            checkpoints.save(at_step(state, step), tiny.description(settings), val_nats=val_nats)
 
 
 def test_comes_back_bit_for_bit(tmp_path, start):
@@ -70,7 +58,7 @@ def test_what_is_saved_is_the_state_at_the_call(tmp_path, start):
     host = jax.tree.map(np.array, at_step(state, 3))
     kept = jax.tree.map(np.array, host)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(host, meta(settings), val_nats=None)
+        checkpoints.save(host, tiny.description(settings), val_nats=None)
         for leaf in jax.tree.leaves(host):
             leaf[...] = 0
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
@@ -142,7 +130,7 @@ def test_an_edited_description_is_refused(tmp_path, start):
 
 
 def test_a_newer_format_is_named(tmp_path, start, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    monkeypatch.setattr(description, "FORMAT", 99)
     saved(tmp_path, start, {1: 2.0})
     monkeypatch.undo()
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
@@ -182,7 +170,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, start, bad):
     broken.params["wte"]["embedding"][...] = broken.params["wte"]["embedding"][...] * bad
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(RunError, match="params/wte/embedding is not finite"):
-            checkpoints.save(broken, meta(settings), val_nats=1.0)
+            checkpoints.save(broken, tiny.description(settings), val_nats=1.0)
         assert checkpoints.steps() == []
 
 
@@ -196,7 +184,7 @@ def test_another_models_arrays_are_refused(tmp_path, start):
     settings, state = start
     other = tiny.config(model__n_layer=1)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(at_step(state, 1), meta(other), val_nats=1.0)
+        checkpoints.save(at_step(state, 1), tiny.description(other), val_nats=1.0)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         with pytest.raises(RunError, match="other arrays than its config"):
             checkpoints.restore(1)

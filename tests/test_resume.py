@@ -260,18 +260,21 @@ def test_if_all_checkpoints_are_damaged_nothing_is_begun_anew(files, unbroken, t
     assert history(out_dir) == history(unbroken)
 
 
-def test_a_run_that_began_meanwhile_is_left_alone(files, unbroken, tmp_path, monkeypatch):
-    """Both started on an unused directory; the other was quicker, and has ended."""
-    out_dir, compiled = tmp_path / "run", Run.compiled
+def test_a_start_that_fails_leaves_nothing_and_no_one_else_starts_meanwhile(
+    files, tmp_path, monkeypatch
+):
+    out_dir = tmp_path / "new" / "run"
 
-    def slow_compilation(self, devices):
-        shutil.copytree(unbroken, out_dir)
-        return compiled(self, devices)
+    def start_another(self, devices):
+        monkeypatch.undo()
+        with pytest.raises(UserError, match=f"is in use by process {os.getpid()} on "):
+            run(files, out_dir)
+        raise UserError("model", 1, "cannot be built")
 
-    monkeypatch.setattr(Run, "compiled", slow_compilation)
-    with pytest.raises(UserError, match="another run has just begun"):
+    monkeypatch.setattr(Run, "compiled", start_another)
+    with pytest.raises(UserError, match="cannot be built"):
         run(files, out_dir)
-    assert history(out_dir) == history(unbroken)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_max_iters_zero_evaluates_and_ends(files, tmp_path, capsys):

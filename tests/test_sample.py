@@ -14,6 +14,7 @@ import tiny
 
 from gptjax import checkpoint, sample, step
 from gptjax.config import set_knob
+from gptjax.description import model_config
 from gptjax.runlog import read_records
 from gptjax.train import train
 
@@ -119,7 +120,7 @@ def test_evaluation_at_a_shorter_context_and_in_bits(out_dir):
     ids = np.load(out_dir / "val_tokens.npy")
     n_windows = (len(ids) - 1) // context
     ids_WT = np.stack([ids[i * context : i * context + context + 1] for i in range(n_windows)])
-    graph = step.model_graph(checkpoint.model_config(found.meta))
+    graph = step.model_graph(model_config(found.meta))
     logits_WTV = tiny.apply(graph, found.state.params, jnp.asarray(ids_WT[:, :-1], jnp.int32))
     losses = step.next_token_losses(logits_WTV, jnp.asarray(ids_WT[:, 1:], jnp.int32))
     nats = float(losses.mean())

@@ -11,6 +11,8 @@ from flax import nnx
 from gptjax import config as config_module
 from gptjax import optim, step
 from gptjax.config import GPTConfig
+from gptjax.ledger import Ledger
+from gptjax.tokenizer import CharTokenizer
 
 VOCABULARY = 11
 
@@ -45,6 +47,27 @@ def config(**knobs) -> ml_collections.ConfigDict:
         config_module.set_knob(made, name, value)
     config_module.validate(made)
     return made
+
+
+def description(settings: ml_collections.ConfigDict) -> dict:
+    """What train.py stores beside the arrays of a run on a text of VOCABULARY symbols."""
+    return {
+        "config": config_module.flat(settings),
+        "overrides": [],
+        "tokenizer": CharTokenizer("abcdefghijk"[:VOCABULARY]).to_json(),
+        "corpus": {
+            "name": "text:letters.txt",
+            "sha256": "0" * 64,
+            "requested": "text:letters.txt",
+            "fallback_reason": "",
+            "floor_nats": None,
+        },
+        "val_sha256": "0" * 64,
+        "best": {"step": -1, "val_nats": None},
+        "parent": None,
+        "machine": {"platform": "cpu", "device": "cpu", "n_devices": 1, "host_cores": 2},
+        "ledger": Ledger().to_json(),
+    }
 
 
 def parts(model: GPTConfig, settings: ml_collections.ConfigDict):
