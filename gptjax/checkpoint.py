@@ -265,9 +265,9 @@ class Checkpoints:
 class _NewestAndBest(preservation_policy.PreservationPolicy):
     """Preserves the newest `keep` checkpoints and the one with the lowest of `vals`.
 
-    Orbax's own ranking, best_fn, takes NaN for the best value, forgets the newest checkpoint for
-    a better one, and loses the best when its small file of metrics is damaged (orbax-checkpoint
-    0.12.8). `vals` holds the finite losses by step and is kept by the owner.
+    Orbax's own ranking, best_fn, forgets the newest checkpoint for a better one (google/orbax#526),
+    takes NaN for the best value, and loses the best when its small file of metrics is damaged.
+    `vals` holds the finite losses by step and is kept by the owner.
     """
 
     def __init__(self, keep: int, vals: Mapping[int, float]):

@@ -117,7 +117,10 @@ def _memory_bytes(device: jax.Device) -> int:
 
 
 def machine(devices: list[jax.Device]) -> dict[str, Any]:
-    """What the last digits of a result can depend on, beside the software."""
+    """What the last digits of a result can depend on, beside the software.
+
+    XLA splits sums on the CPU over as many threads as there are cores.
+    """
     return {
         "platform": devices[0].platform,
         "device": devices[0].device_kind,

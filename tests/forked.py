@@ -34,7 +34,7 @@ class Result:
 class Command:
     """A script running in a process of its own."""
 
-    def __init__(self, folder, script, *arguments, environment=None, prepare=None):
+    def __init__(self, folder, script, *arguments, cwd=None, environment=None, prepare=None):
         """Starts it; stdout and stderr go to files in `folder`, which stay there.
 
         `prepare`, a function of a module that the process can import, is called before the script.
@@ -49,7 +49,7 @@ class Command:
                 [str(argument) for argument in arguments],
                 str(self.stdout),
                 str(self.stderr),
-                os.getcwd(),
+                str(cwd or os.getcwd()),
                 environment,
                 prepare,
             ),
