@@ -82,7 +82,7 @@ def locked(run_dir: Path) -> Iterator[None]:
             yield
         finally:
             if not is_used(run_dir):
-                (run_dir / _LOCK).unlink()
+                (run_dir / _LOCK).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # Somebody has put something there meanwhile.
                     for folder in made:
                         folder.rmdir()
