@@ -8,6 +8,8 @@ is what catches it. It guards against accidents, not against tampering.
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import os
@@ -49,6 +51,10 @@ class Damaged(RunError):
         self.reason = reason
 
 
+class NotFinite(RunError):
+    """A state that holds NaN or an infinity, and is not saved."""
+
+
 class Checkpoints:
     """The checkpoints of one run directory; use it as a context manager.
 
@@ -82,10 +88,15 @@ class Checkpoints:
 
     def __exit__(self, kind: type | None, *exception: object) -> None:
         try:
-            self._manager.close()
-        except Exception as error:  # As in check.
-            if kind is None:  # Otherwise what went wrong first is on its way up already.
-                raise _not_written(error) from error
+            self.wait()
+        except RunError as error:
+            if kind is None:
+                raise
+            # What went wrong first is on its way up already.
+            print(f"gptjax: error: {error}", file=sys.stderr)
+        finally:
+            with contextlib.suppress(Exception):  # What wait has raised comes once more.
+                self._manager.close()
         if not self._read_only:  # A reader must not reach into the trash of a running run.
             self._empty_trash()
 
@@ -94,18 +105,20 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, meta: Mapping[str, Any], *, val_nats: float | None) -> None:
-        """Starts writing a checkpoint; returns once the arrays are copied to host memory.
+        """Starts writing a checkpoint; returns once the arrays are copied and described.
 
         Raises:
-          RunError: if the state holds a value that is not finite, or an earlier save failed.
+          NotFinite: if the state holds a value that is not finite.
+          RunError: if it cannot be saved, or an earlier save failed.
         """
-        self.check()
+        self.wait()
         step = int(state.step)
-        # Copied, because the next update overwrites the state's own memory.
-        leaves = {path: np.array(leaf) for path, leaf in state_leaves(state).items()}
-        for path, leaf in leaves.items():
-            if not np.isfinite(leaf).all():
-                raise RunError(f"step {step}: {path} is not finite; this state is not saved")
+        # On a CPU these are the state's own memory, which the next update overwrites; Orbax copies
+        # numpy arrays before its save returns (its NumpyHandler's deepcopy_host_arrays).
+        leaves = {path: np.asarray(leaf) for path, leaf in state_leaves(state).items()}
+        with concurrent.futures.ThreadPoolExecutor(mesh.n_cores()) as pool:
+            found = pool.map(_finite_crc32, leaves, leaves.values())
+            crc32s = dict(zip(leaves, found, strict=True))
         self._check_space(step, sum(leaf.nbytes for leaf in leaves.values()))
         described = description.signed(
             {
@@ -116,7 +129,7 @@ class Checkpoints:
                 "step": step,
                 "val_nats": val_nats,
                 "leaves": {
-                    path: [list(leaf.shape), str(leaf.dtype), _crc32(leaf)]
+                    path: [list(leaf.shape), str(leaf.dtype), crc32s[path]]
                     for path, leaf in leaves.items()
                 },
             }
@@ -142,17 +155,20 @@ class Checkpoints:
 
     def check(self) -> None:
         """Raises RunError if a save in the background has failed."""
-        try:
-            self._manager.check_for_errors()
-        except Exception as error:  # Whatever went wrong in Orbax's thread.
-            raise _not_written(error) from error
+        # check_for_errors finds nothing, or takes the error from Orbax's own thread, which then
+        # deletes old steps as if the new one were there.
+        if not self._manager.is_saving_in_progress():
+            self.wait()
 
     def wait(self) -> None:
         """Returns when every save has been committed; raises RunError if one failed."""
         try:
             self._manager.wait_until_finished()
-        except Exception as error:  # As in check.
-            raise _not_written(error) from error
+        except Exception as error:  # Whatever went wrong in Orbax's thread.
+            free_bytes = shutil.disk_usage(self._dir).free
+            raise RunError(
+                f"a checkpoint could not be written: {error}; {free_bytes:,} bytes are free"
+            ) from error
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part of a checkpoint, verified.
@@ -233,7 +249,7 @@ class Checkpoints:
         """
         folder = self._dir / str(step)
         names = (folder.with_name(f"{step}.corrupt{suffix}") for suffix in ("", *range(1, 1000)))
-        aside = next(name for name in names if not name.exists())
+        aside = next(name for name in names if not os.path.lexists(name))
         os.rename(folder, aside)
         return aside
 
@@ -255,8 +271,8 @@ class Checkpoints:
 
     def _empty_trash(self) -> None:
         trash = self._dir / "trash"
-        if trash.is_symlink():  # What it leads to is not ours to delete.
-            return
+        if trash.is_symlink():  # Orbax would move old steps to where it leads.
+            trash.unlink()
         # The folder itself stays: Orbax's thread may be about to move a step into it.
         for deleted in trash.glob("*"):
             shutil.rmtree(deleted, ignore_errors=True)
@@ -340,10 +356,6 @@ def _template(meta: Mapping[str, Any]) -> TrainState:
     )
 
 
-def _not_written(error: Exception) -> RunError:
-    return RunError(f"a checkpoint could not be written: {error}")
-
-
 def _report_unraisable(unraisable: Any) -> None:
     """Leaves out what TensorStore says when it fails after Orbax has closed its event loop.
 
@@ -351,6 +363,12 @@ def _report_unraisable(unraisable: Any) -> None:
     """
     if "Event loop is closed" not in str(unraisable.exc_value):
         sys.__unraisablehook__(unraisable)
+
+
+def _finite_crc32(path: str, leaf: np.ndarray) -> int:
+    if not np.isfinite(leaf).all():
+        raise NotFinite(f"{path} is not finite")
+    return _crc32(leaf)
 
 
 def _crc32(leaf: np.ndarray) -> int:

@@ -29,7 +29,8 @@ class Knob:
 
 
 def _at_least(default: int, low: int, meaning: str) -> Knob:
-    return Knob(default, meaning, f"must be ≥ {low}", lambda value: value >= low)
+    rule = f"must be ≥ {low} and < 2**31"  # JAX counts in int32
+    return Knob(default, meaning, rule, lambda value: low <= value < 2**31)
 
 
 def _one_of(default: str, choices: tuple[str, ...], meaning: str) -> Knob:

@@ -26,6 +26,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31  # the state counts in int32
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e300
 
@@ -35,7 +39,9 @@ def _is_val(value: Any) -> bool:
 
 
 def _is_bin(value: Any) -> bool:
-    return isinstance(value, str) and value.removeprefix("-").isdecimal() and len(value) < 10
+    # e to the power of a fiftieth of it is a time: it must be a number.
+    digits = value.removeprefix("-") if isinstance(value, str) else ""
+    return digits.isdecimal() and len(digits) < 5
 
 
 # A type, a predicate, a list of one pattern for every item, or a dict: of patterns by name, or of
@@ -44,7 +50,7 @@ _SCHEMA: dict[Any, Any] = {
     "format": _is_count,
     "gptjax": str,
     "jax": str,
-    "step": _is_count,
+    "step": _is_step,
     "val_nats": _is_val,
     "config": {str: object},
     "overrides": [str],
@@ -57,10 +63,13 @@ _SCHEMA: dict[Any, Any] = {
         "floor_nats": lambda value: value is None or _is_number(value),
     },
     "val_sha256": str,
-    "best": {"step": lambda value: value == -1 or _is_count(value), "val_nats": _is_val},
+    "best": {
+        "step": lambda value: value == -1 or _is_step(value),
+        "val_nats": lambda value: value is None or _is_number(value),  # never NaN or infinite
+    },
     "parent": lambda value: (
         value is None
-        or not _mismatch(value, {"init_from": str, "step": _is_count, "corpus": str}, "")
+        or not _mismatch(value, {"init_from": str, "step": _is_step, "corpus": str}, "")
     ),
     "machine": {"platform": str, "device": str, "n_devices": _is_count, "host_cores": _is_count},
     "ledger": {
@@ -106,6 +115,10 @@ def checked(stored: Any, *, step: int) -> dict[str, Any]:
         raise ValueError(problem)
     if description["step"] != step:
         raise ValueError(f"describes step {description['step']}")
+    # Another text in place of the one asked for is never any but our own: none is to be fetched.
+    corpus = description["corpus"]
+    if corpus["fallback_reason"] and corpus["name"] != "synthetic":
+        raise ValueError(f"a run on {corpus['name']!r:.40} in place of another corpus")
     # A layer has at least one array: a mistaken number of layers must not make us build them all.
     n_layer, n_leaves = description["config"].get("model.n_layer", 0), len(description["leaves"])
     if type(n_layer) is int and n_layer > n_leaves:

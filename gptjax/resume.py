@@ -129,8 +129,9 @@ def _resumed_from(
             f"has step {step}; init_from={init_from} needs an unused directory",
             "Continue the run (init_from=auto) or choose another --config.out_dir.",
         )
-    config, lines = resumed_config(requested, overrides, meta["config"], meta["overrides"])
-    jump = learning_rate_jump(from_flat(meta["config"], origin="checkpoint"), config, step)
+    was = from_flat(meta["config"], origin="checkpoint")
+    config, lines = resumed_config(requested, overrides, flat(was), meta["overrides"], step=step)
+    jump = learning_rate_jump(was, config, step)
     return Origin(
         config,
         sorted(overrides.union(meta["overrides"])),
@@ -166,12 +167,14 @@ def resumed_config(
     overrides: Iterable[str],
     stored: Mapping[str, Any],
     stored_overrides: Iterable[str],
+    *,
+    step: int,
 ) -> tuple[ml_collections.ConfigDict, list[str]]:
     """The config a run goes on with, and a line for each knob that differs from before.
 
-    Everything is taken from the checkpoint (`stored`) but what the user changed since: knobs
-    given on the command line now (`overrides`), and those edited in the config file. A knob that
-    was given on the command line when the run started need not be repeated.
+    Everything is taken from the checkpoint (`stored`, of `step`) but what the user changed since:
+    knobs given on the command line now (`overrides`), and those edited in the config file. A knob
+    that was given on the command line when the run started need not be repeated.
 
     Raises:
       UserError: for a change that would make it another experiment.
@@ -193,7 +196,8 @@ def resumed_config(
             raise UserError(
                 name,
                 wanted,
-                f"the run in {requested.out_dir} has {was}: that would be another experiment",
+                f"the run in {requested.out_dir}, at step {step}, has {was}: "
+                "that would be another experiment",
                 "Choose another --config.out_dir, or fork the run: "
                 f"--config.init_from={requested.out_dir} with another out_dir.",
             )

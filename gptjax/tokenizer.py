@@ -34,6 +34,10 @@ class CharTokenizer:
         symbols = stored.get("symbols")
         if not isinstance(symbols, str) or not symbols or symbols != "".join(sorted(set(symbols))):
             raise UserError("tokenizer", f"{symbols!r:.22}", "must be distinct symbols in order")
+        try:
+            symbols.encode()
+        except UnicodeEncodeError as error:
+            raise UserError("tokenizer", f"{symbols!r:.22}", "is no text in UTF-8") from error
         return cls(symbols)
 
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from gptjax import batches, corpus, mesh, optim, runlog, signals
-from gptjax.checkpoint import Checkpoints
+from gptjax.checkpoint import Checkpoints, NotFinite
 from gptjax.config import GPTConfig, flat
 from gptjax.errors import RunError
 from gptjax.evaluate import VAL_TOKENS, Loss
@@ -132,6 +132,7 @@ class Run:
         self.first_step = self.logged_step = self.n_done
         self.logged_seconds = self.ledger.seconds_here("step")
         self.eval_seconds = 0.0
+        self.last_metrics: dict[str, float] = {}
         self.last_val: Loss | None = None
         self.length_said = False
         try:
@@ -205,16 +206,25 @@ class Run:
             metrics_K = self.program.train(offsets_KAB, n_updates)
         self.ledger.count_steps(n_updates, time.perf_counter() - start)
         finite_K = np.isfinite(metrics_K["loss"]) & np.isfinite(metrics_K["grad_norm"])
+        last = n_updates - 1 if finite_K.all() else int(np.argmin(finite_K))
+        self.last_metrics = {name: float(values[last]) for name, values in metrics_K.items()}
         if not finite_K.all():
-            bad = int(np.argmin(finite_K))
-            raise RunError(
-                f"update {self.n_done + bad} is not finite: loss {metrics_K['loss'][bad]}, "
-                f"gradient norm {metrics_K['grad_norm'][bad]}, learning rate "
-                f"{self._rate(self.n_done + bad):.3g}; the last good checkpoint is step "
-                f"{self.saved_step}. Try a lower --config.optim.learning_rate"
-            )
+            index = self.n_done + last
+            raise self._not_finite(f"update {index} is not finite", index)
         self.n_done += n_updates
-        self.last_metrics = {name: float(values[-1]) for name, values in metrics_K.items()}
+
+    def _not_finite(self, what: str, index: int) -> RunError:
+        """The error for a number that is not finite: with the metrics of update `index`."""
+        words = what
+        if self.last_metrics:
+            words += (
+                f": loss {self.last_metrics['loss']:.5g}, gradient norm "
+                f"{self.last_metrics['grad_norm']:.5g}, learning rate {self._rate(index):.3g}"
+            )
+        good = f"the last good checkpoint is step {self.saved_step}"
+        if self.saved_step < 0:
+            good = "there is no checkpoint yet"
+        return RunError(f"{words}; {good}. Try a lower --config.optim.learning_rate")
 
     def _log_updates(self) -> None:
         seconds = self.ledger.seconds_here("step")
@@ -257,8 +267,10 @@ class Run:
             self.best = {"step": self.n_done, "val_nats": val_nats}
         self.last_val = losses["val"]
         self.report.evaluated(self.n_done, losses, self.best, self.text, self.splits.floor_nats)
-        if not math.isfinite(val_nats):
-            raise RunError(f"the val loss at step {self.n_done} is {val_nats}")
+        for split, loss in losses.items():
+            if not math.isfinite(loss.mean):
+                what, last = f"the {split} loss at step {self.n_done}", self.n_done - 1
+                raise self._not_finite(f"{what} is {loss.mean}, after update {last}", last)
         return val_nats
 
     def _save(self, *, val_nats: float | None) -> None:
@@ -276,7 +288,11 @@ class Run:
                 "machine": self.machine,
                 "ledger": self.ledger.to_json(),
             }
-            self.checkpoints.save(self.program.state, meta, val_nats=val_nats)
+            try:
+                self.checkpoints.save(self.program.state, meta, val_nats=val_nats)
+            except NotFinite as error:
+                what, last = f"{error} at step {self.n_done}", self.n_done - 1
+                raise self._not_finite(f"{what}, after update {last}", last) from error
         self.saved_step = self.n_done
 
     def _note_signal(self, number: int, frame: object) -> None:

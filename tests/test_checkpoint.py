@@ -1,25 +1,27 @@
 """Checkpoints come back whole or not at all, and the best and the newest are kept."""
 
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
+import os
+import random
+import shutil
 
+import forked
 import jax
 import numpy as np
 import pytest
 import tiny
 
-from gptjax import checkpoint, description
+from gptjax import checkpoint, mesh
+from gptjax import step as step_module
 from gptjax.checkpoint import Checkpoints
 from gptjax.errors import RunError, UserError
 
 
 @pytest.fixture(scope="module")
 def start():
-    settings = tiny.config()
-    model = tiny.model_config(bias=False)
+    settings = tiny.config(model__n_layer=1)
+    model = tiny.model_config(bias=False, n_layer=1)
     return settings, tiny.parts(model, settings)[2]
 
 
@@ -45,8 +47,9 @@ def test_comes_back_bit_for_bit(tmp_path, start):
 
 
 def test_bfloat16_and_masters_come_back_bit_for_bit(tmp_path):
-    settings = tiny.config(model__param_dtype="bfloat16")
-    state = tiny.parts(tiny.model_config(bias=False, param_dtype="bfloat16"), settings)[2]
+    settings = tiny.config(model__n_layer=1, model__param_dtype="bfloat16")
+    model = tiny.model_config(n_layer=1, bias=False, param_dtype="bfloat16")
+    state = tiny.parts(model, settings)[2]
     saved(tmp_path, (settings, state), {1: 2.0})
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         tiny.assert_same_bits(checkpoints.restore(1).state, at_step(state, 1))
@@ -65,102 +68,95 @@ def test_what_is_saved_is_the_state_at_the_call(tmp_path, start):
         tiny.assert_same_bits(checkpoints.restore(3).state, kept)
 
 
-def array_files(folder: Path):
-    return sorted(
-        path
-        for path in (folder / "checkpoints" / "1" / "state").rglob("*")
-        if path.is_file() and path.parent.name == "d" and "ocdbt.process_0" in path.parts
-    )
-
-
-def test_no_flipped_bit_of_an_array_is_loaded(tmp_path, start):
-    """Orbax by itself loads these without a word."""
-    saved(tmp_path, start, {1: 2.0})
-    path = max(array_files(tmp_path), key=lambda path: path.stat().st_size)
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    silent = refused = 0
-    for position in rng.integers(0, len(whole), 25):
-        damaged = bytearray(whole)
-        damaged[position] ^= 1 << int(rng.integers(8))
-        path.write_bytes(damaged)
-        try:
-            with Checkpoints(tmp_path, read_only=True) as checkpoints:
-                found = checkpoints.restore(1)
-        except RunError as error:
-            assert "is damaged" in str(error) and str(tmp_path) in str(error)
-            refused += 1
-            continue
-        same = zip(tiny.arrays(found.state), tiny.arrays(at_step(start[1], 1)), strict=True)
-        silent += any(a.tobytes() != b.tobytes() for a, b in same)
-    assert silent == 0 and refused >= 15
-
-
-@pytest.mark.parametrize("damage", ["delete", "halve", "zero"])
-@pytest.mark.parametrize("part", ["array", "meta", "manifest"])
-def test_a_damaged_file_is_refused_with_its_name(tmp_path, start, part, damage):
-    saved(tmp_path, start, {1: 2.0})
-    folder = tmp_path / "checkpoints" / "1"
-    path = {
-        "array": max(array_files(tmp_path), key=lambda path: path.stat().st_size),
-        "meta": folder / "meta" / "metadata",
-        "manifest": folder / "state" / "manifest.ocdbt",
-    }[part]
-    content = path.read_bytes()
-    if damage == "delete":
-        path.unlink()
-    else:
-        path.write_bytes(
-            content[: len(content) // 2] if damage == "halve" else b"\0" * len(content)
-        )
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        with pytest.raises(RunError, match="is damaged"):
-            checkpoints.restore(1)
-
-
-def test_an_edited_description_is_refused(tmp_path, start):
-    saved(tmp_path, start, {1: 2.0})
-    path = tmp_path / "checkpoints" / "1" / "meta" / "metadata"
-    described = json.loads(path.read_text())
-    described["config"]["optim.learning_rate"] = 5.0
-    path.write_text(json.dumps(described))
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        with pytest.raises(RunError, match="crc32"):
-            checkpoints.meta(1)
-
-
-def test_a_newer_format_is_named(tmp_path, start, monkeypatch):
-    monkeypatch.setattr(description, "FORMAT", 99)
-    saved(tmp_path, start, {1: 2.0})
-    monkeypatch.undo()
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        with pytest.raises(RunError, match="needs that version or a later one"):
-            checkpoints.restore(1)
-
-
-@pytest.mark.parametrize(
-    "vals",
-    [
-        {1: 3.0, 2: 1.0, 3: math.nan, 4: 2.0, 5: 2.5},
-        {1: 3.0, 2: 2.0, 3: 1.0, 4: 1.5, 5: 4.0},
-        {1: 1.0, 2: None, 3: math.inf, 4: None, 5: 1.5},
-        {1: None, 2: None, 3: None, 4: None, 5: None},
-    ],
-)
-def test_best_and_newest_are_kept(tmp_path, start, vals):
-    saved(tmp_path, start, vals, keep=2)
+def lowest(vals):
+    """The step of the lowest finite value, the earliest of equals; None without any."""
     finite = {step: val for step, val in vals.items() if val is not None and math.isfinite(val)}
-    best = min(finite, key=finite.get) if finite else None
+    return min(finite, key=lambda step: (finite[step], step)) if finite else None
+
+
+def life(run_dir, chance, description):
+    """Saves at random, closing and opening in between.
+
+    Returns the val losses by step, the newest steps that must have been kept, and `keep`.
+    """
+    state, vals, step = step_module.TrainState(0, {"w": np.ones(3)}, {}), {}, 0
+    choices = (None, math.nan, math.inf, -math.inf, 1.0, 1.0, 2.0)
+    for start in range(chance.randint(1, 3)):
+        if start > 0:
+            disturb(run_dir / "checkpoints", chance, spared={step, lowest(vals)})
+        keep, earlier = chance.randint(1, 3), set(vals)
+        with Checkpoints(run_dir, keep=keep) as checkpoints:
+            for _ in range(chance.randint(1, 4)):
+                step += chance.randint(1, 9)
+                vals[step] = chance.choice((*choices, chance.uniform(0.5, 3.0)))
+                checkpoints.save(at_step(state, step), description, val_nats=vals[step])
+                if chance.random() < 0.3:
+                    checkpoints.wait()
+    # Earlier ones may have been damaged or deleted, or pruned when fewer were to be kept.
+    return vals, set(sorted(vals)[-keep:]) - earlier, keep
+
+
+def disturb(folder, chance, *, spared):
+    """What may happen to a run's checkpoints between two starts."""
+    old = [path for path in folder.iterdir() if path.name.isdecimal()]
+    old = [path for path in old if int(path.name) not in spared]
+    kind = chance.choice(("damage", "delete", "trash", "half", "stray", "nothing"))
+    if kind == "damage" and old:
+        metadata = chance.choice(old) / "meta" / "metadata"
+        os.truncate(metadata, chance.randrange(metadata.stat().st_size))
+    elif kind == "delete" and old:
+        shutil.rmtree(chance.choice(old))
+    elif kind == "trash":
+        (folder / "trash" / "3" / "state").mkdir(parents=True, exist_ok=True)
+    elif kind == "half":
+        (folder / "999.orbax-checkpoint-tmp" / "state").mkdir(parents=True, exist_ok=True)
+    elif kind == "stray":
+        (folder / "notes.txt").write_text("mine")
+        (folder / "1.corrupt").mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize("n_lives", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_p6_best_and_newest_are_kept(tmp_path, start, n_lives):
+    """Whatever the losses are, whenever the run is stopped, and whatever befalls the others."""
+    for seed in range(n_lives):
+        run_dir, chance = tmp_path / str(seed), random.Random(seed)
+        vals, kept, keep = life(run_dir, chance, tiny.description(start[0]))
+        best, newest = lowest(vals), max(vals)
+        with Checkpoints(run_dir, read_only=True) as checkpoints:
+            steps = checkpoints.steps()
+            assert checkpoints.best() == best, seed
+            if best is None:
+                assert checkpoint.select_step(checkpoints, "best") == newest, seed
+            assert checkpoint.select_step(checkpoints, "latest") == steps[-1] == newest, seed
+            assert checkpoints.meta(newest)["step"] == newest
+        assert kept | {best or newest} <= set(steps) and len(steps) <= keep + 1, seed
+        assert list((run_dir / "checkpoints" / "trash").glob("*")) == [], seed
+
+
+def test_p6_sampling_takes_the_best(tmp_path):
+    """Each checkpoint's model says one symbol, its own, whatever came before."""
+    settings = tiny.config(model__n_layer=1, model__bias=True)
+    state = tiny.parts(tiny.model_config(n_layer=1), settings)[2]
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        for step, (symbol, val_nats) in enumerate([(3, 2.0), (5, 1.0), (7, math.nan), (9, 1.5)]):
+            params = jax.tree.map(np.zeros_like, state.params)
+            # The last layer gives this vector for every input, and it is one symbol's.
+            params["ln_f"]["bias"][...] = params["wte"]["embedding"][symbol] = np.eye(15)[0]
+            said = at_step(state.replace(params=params), step)
+            checkpoints.save(said, tiny.description(settings), val_nats=val_nats)
+    flags = ("--step=best", "--prompt=a", "--temperature=0", "--num_samples=1")
+    flags += (f"--out_dir={tmp_path / 'run'}", "--max_new_tokens=4")
+    sampled = forked.run(tmp_path, "sample", *flags)
+    assert (sampled.code, sampled.stdout) == (0, "affff\n---------------\n")
+
+
+def test_select_step_refuses_what_is_not_there(tmp_path, start):
+    saved(tmp_path, start, {4: 1.0, 5: 2.0})
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert set(checkpoints.steps()) >= {4, 5} | ({best} if best else set())
-        assert len(checkpoints.steps()) <= 3
-        assert checkpoints.best() == best
-        assert checkpoint.select_step(checkpoints, "best") == (best or 5)
-        assert checkpoint.select_step(checkpoints, "latest") == 5
         assert checkpoint.select_step(checkpoints, "4") == 4
-        with pytest.raises(UserError, match="best, latest or one of"):
-            checkpoint.select_step(checkpoints, "77")
-    assert list((tmp_path / "checkpoints" / "trash").glob("*")) == []
+        for wanted in ("77", "-1", "4.0", "", "²"):
+            with pytest.raises(UserError, match="must be best, latest or one of 4, 5"):
+                checkpoint.select_step(checkpoints, wanted)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -174,7 +170,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, start, bad):
         assert checkpoints.steps() == []
 
 
-def test_a_save_that_would_be_skipped_is_an_error(tmp_path, start):
+def test_p12_a_save_that_would_be_skipped_is_an_error(tmp_path, start):
     saved(tmp_path, start, {5: 1.0})
     with pytest.raises(RunError, match="already has step 5"):
         saved(tmp_path, start, {3: 1.0})
@@ -182,7 +178,7 @@ def test_a_save_that_would_be_skipped_is_an_error(tmp_path, start):
 
 def test_another_models_arrays_are_refused(tmp_path, start):
     settings, state = start
-    other = tiny.config(model__n_layer=1)
+    other = tiny.config(model__n_layer=2)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(at_step(state, 1), tiny.description(other), val_nats=1.0)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
@@ -196,44 +192,46 @@ def test_reading_creates_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-_ON_DEVICES = """
-import sys
-import jax
-jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-from pathlib import Path
-import numpy as np
-from gptjax import mesh
-from gptjax.checkpoint import Checkpoints, state_leaves
-action, folder = sys.argv[2], Path(sys.argv[3])
-assert len(jax.devices()) == int(sys.argv[1])
-everywhere = mesh.replicated(mesh.data_mesh(jax.devices()))
-if action == "rewrite":
-    with Checkpoints(Path(sys.argv[4]), read_only=True) as checkpoints:
+def on_devices(n, action, *paths):
+    """Calls `action(*paths)` in a process in which JAX has n devices."""
+    process = multiprocessing.get_context("forkserver").Process(
+        target=_on_devices, args=(n, action, *paths)
+    )
+    process.start()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == 0
+
+
+def _on_devices(n, action, *paths):
+    jax.config.update("jax_num_cpu_devices", n)
+    assert len(jax.devices()) == n
+    action(mesh.replicated(mesh.data_mesh(jax.devices())), *paths)
+
+
+def rewrite(everywhere, source, target):
+    with Checkpoints(source, read_only=True) as checkpoints:
         found = checkpoints.restore(1)
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(target) as checkpoints:
         checkpoints.save(jax.device_put(found.state, everywhere), found.meta, val_nats=1.0)
-else:
-    for written_on in ("1", "2", "4"):
-        with Checkpoints(folder / written_on, read_only=True) as checkpoints:
-            found = checkpoints.restore(1)
-        state = jax.device_put(found.state, everywhere)
-        leaf = jax.tree.leaves(state)[1]
-        assert len(leaf.sharding.device_set) == int(sys.argv[1])
-        for path, value in state_leaves(state).items():
-            print(path, np.asarray(value).tobytes().hex())
-        print("end")
-"""
 
 
-def test_opens_on_any_number_of_devices(tmp_path, start):
+def read(everywhere, original, *run_dirs):
+    """Fails unless each run has the original's arrays, after they have been on all devices."""
+    with Checkpoints(original, read_only=True) as checkpoints:
+        wanted = checkpoints.restore(1).state
+    for run_dir in run_dirs:
+        with Checkpoints(run_dir, read_only=True) as checkpoints:
+            state = jax.device_put(checkpoints.restore(1).state, everywhere)
+        assert all(leaf.sharding == everywhere for leaf in jax.tree.leaves(state))
+        tiny.assert_same_bits(state, wanted)
+
+
+def test_p15_opens_on_any_number_of_devices(tmp_path, start):
     """Written with 1, 2 and 4 devices, read with 1, 2 and 4: the same bits nine times."""
-    saved(tmp_path / "origin", start, {1: 2.0})
-
-    def process(*arguments):
-        command = [sys.executable, "-c", _ON_DEVICES, *map(str, arguments)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
+    saved(tmp_path / "original", start, {1: 2.0})
+    copies = [tmp_path / str(n) for n in (1, 2, 4)]
+    for n, copy in zip((1, 2, 4), copies, strict=True):
+        on_devices(n, rewrite, tmp_path / "original", copy)
     for n in (1, 2, 4):
-        process(n, "rewrite", tmp_path / str(n), tmp_path / "origin")
-    printed = "".join(process(n, "read", tmp_path) for n in (1, 2, 4)).split("end\n")[:-1]
-    assert len(printed) == 9 and len(set(printed)) == 1 and "params/wte/embedding" in printed[0]
+        on_devices(n, read, tmp_path / "original", *copies)

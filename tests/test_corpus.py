@@ -264,7 +264,7 @@ def test_the_data_folder_is_searched_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fallback", ["", "synthetic"])
-def test_wrong_bytes_in_the_data_folder_are_refused(tmp_path, monkeypatch, fallback):
+def test_p19_wrong_bytes_in_the_data_folder_are_refused(tmp_path, monkeypatch, fallback):
     path = put_shakespeare(tmp_path, RAW, monkeypatch)
     message = (
         f"data: {path}; sha256 mismatch: got {SHA256}, want "
@@ -384,7 +384,7 @@ def test_a_process_without_tensorflow_prepares_the_text_for_the_next(server):
     assert server.requests == ["HEAD", "GET"]
 
 
-def test_a_process_killed_while_downloading_does_no_harm(server, tfds_folder):
+def test_p19_a_process_killed_while_downloading_does_no_harm(server, tfds_folder):
     server.hangs, server.n_bytes_sent = True, len(RAW) // 2
     child = start_child(server)
     assert server.sent.wait(60)
@@ -394,7 +394,7 @@ def test_a_process_killed_while_downloading_does_no_harm(server, tfds_folder):
     assert fetch(server) == RAW
 
 
-def test_a_wrong_download_is_refused_and_not_kept(server, tfds_folder):
+def test_p19_a_wrong_download_is_refused_and_not_kept(server, tfds_folder):
     with pytest.raises(UserError, match="sha256 mismatch.*nothing was kept") as error:
         fetch(server, sha256=OTHER_SHA256)
     assert server.url in str(error.value)
@@ -408,7 +408,7 @@ def test_a_wrong_download_is_refused_and_not_kept(server, tfds_folder):
     assert fetch(server) == RAW
 
 
-def test_half_a_download_is_not_taken_for_the_text(server, tfds_folder):
+def test_p19_half_a_download_is_not_taken_for_the_text(server, tfds_folder):
     server.n_bytes_sent = len(RAW) // 2
     with pytest.raises(datasets.Offline, match="the download broke off: .*IncompleteRead"):
         fetch(server)
@@ -484,7 +484,7 @@ def offline(monkeypatch):
         yield
 
 
-def test_offline_the_synthetic_corpus_stands_in_under_its_own_name(offline, tfds_folder):
+def test_p19_offline_the_synthetic_corpus_stands_in_under_its_own_name(offline, tfds_folder):
     start = time.monotonic()
     found = corpus.load("tiny_shakespeare", fallback="synthetic")
     assert time.monotonic() - start < 5

@@ -1,6 +1,7 @@
 """The plan of the package: imports go down only, scripts stay thin, heavy libraries come late."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_heavy_libraries_are_imported_late(module, unwanted):
     assert not unwanted & set(printed.split())
 
 
-def test_nothing_untrusted_is_executed_or_unpickled():
+def test_p23_nothing_untrusted_is_executed_or_unpickled():
     modules = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "torch"}
     calls = {"exec", "eval", "compile", "system", "popen"}
     for path in [*(ROOT / "gptjax").glob("*.py"), *(ROOT / "scripts").glob("*.py")]:
@@ -91,5 +92,51 @@ def test_nothing_untrusted_is_executed_or_unpickled():
                     assert node.func.attr not in {"system", "popen"}, path
                 given = {keyword.arg: keyword.value for keyword in node.keywords}
                 assert "shell" not in given, path
-                if ast.unparse(node.func) == "np.load":
+                if ast.unparse(node.func) in ("np.load", "numpy.load"):
+                    assert "allow_pickle" in given, path
                     assert ast.unparse(given["allow_pickle"]) == "False", path
+
+
+def test_p23_only_datasets_reaches_for_a_network_and_nothing_starts_a_process():
+    network = {"urllib", "http", "socket", "ssl", "ftplib", "requests", "httpx", "aiohttp"}
+    processes = {"subprocess", "multiprocessing", "pty"}
+    importers = set()
+    for path in [*(ROOT / "gptjax").glob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = {alias.name for alias in getattr(node, "names", [])}
+            if isinstance(node, ast.ImportFrom):
+                names = {node.module or ""}
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                roots = {name.split(".")[0] for name in names}
+                assert not roots & processes, path
+                importers |= {path.name} if roots & network else set()
+    assert importers == {"datasets.py"}
+
+
+def test_the_readme_names_a_test_for_every_promise():
+    """A promise that nothing holds is a wish. Rows are `| P7 | … `test_p7_…` … |`."""
+    _, title, after = (ROOT / "README.md").read_text().partition("## What gptjax promises\n")
+    assert title, 'README.md has no section "## What gptjax promises"'
+    section, _, _ = after.partition("\n## ")
+    rows = {int(n): row for n, row in re.findall(r"^\| P(\d+) \|(.*)$", section, re.MULTILINE)}
+    functions = {
+        node.name
+        for path in (ROOT / "tests").glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    problems = []
+    for number in range(1, 25):
+        # A test may hold several promises: test_p15_p16_….
+        named = re.findall(r"\btest_p\d+_\w+", rows.get(number, ""))
+        own = [name for name in named if f"_p{number}_" in re.match(r"test(_p\d+)+_", name)[0]]
+        if number not in rows:
+            problems.append(f"P{number} has no row")
+        elif not own:
+            problems.append(f"the row of P{number} names no test_p{number}_…")
+        problems += [
+            f"the row of P{number} names {name}, which is no test in tests/"
+            for name in named
+            if name not in functions
+        ]
+    assert not problems, "README.md, What gptjax promises: " + "; ".join(problems)

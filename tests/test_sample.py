@@ -52,7 +52,7 @@ def files(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_samples_are_continuations_of_the_prompt(out_dir):
+def test_p17_samples_need_only_the_run_directory(out_dir):
     before = files(out_dir)
     flags = ("--prompt=the cats", "--num_samples=3", "--max_new_tokens=40", "--seed=5")
     printed, errors = command("sample", out_dir, *flags)
@@ -99,7 +99,7 @@ def test_text_appears_as_it_is_written(out_dir, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "shown"), [("a\tb\n", "a\tb\n"), ("\x1b[2J", "\\x1b[2J"), ("é\r", "é\\x0d")]
 )
-def test_control_characters_are_escaped_on_a_terminal(text, shown):
+def test_p23_control_characters_are_escaped_on_a_terminal(text, shown):
     assert sample.printable(text) == shown
 
 
