@@ -54,7 +54,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     except (UserError, RunError) as error:
         if os.environ.get("GPTJAX_TRACEBACK"):
             traceback.print_exc()
-        print("gptjax: error: " + " ".join(str(error).split("\n")), file=sys.stderr)
+        print("gptjax: error: " + printable(str(error).replace("\n", " ")), file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("gptjax: interrupted", file=sys.stderr)
@@ -73,3 +73,11 @@ def _code_of(main: Callable[[list[str]], int | None]) -> int:
         if isinstance(leaving.code, str):
             raise
         return leaving.code or 0
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: what a file holds must not drive a terminal."""
+    return "".join(
+        symbol if symbol in "\n\t" or symbol.isprintable() else f"\\x{ord(symbol):02x}"
+        for symbol in text
+    )

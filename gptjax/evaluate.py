@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from gptjax import batches, checkpoint, mesh
+from gptjax.command import printable
 from gptjax.description import model_config
 from gptjax.errors import UserError
 from gptjax.step import model_graph, window_losses
@@ -100,7 +101,8 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
     targets = (offsets_W[:, None] + 1 + np.arange(block_size)[None]).reshape(-1)
     bytes_per_token = float(tokenizer.bytes_per_token[ids[targets]].mean())
     corpus = found.meta["corpus"]
-    print(f"{out_dir} step {found.step} on {corpus['name']}, {len(targets)} tokens of val")
+    name = printable(corpus["name"])
+    print(f"{out_dir} step {found.step} on {name}, {len(targets)} tokens of val")
     print(f"val {loss.mean:.4f} ± {loss.sem:.4f} nats/char at context {block_size}")
     print(f"    {loss.mean / math.log(2) / bytes_per_token:.4f} bits/byte")
     if corpus.get("floor_nats") is not None:

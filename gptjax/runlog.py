@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -105,7 +106,7 @@ def _lock_file(run_dir: Path) -> TextIO:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             with file:
-                owner = file.read().strip() or "another process"
+                owner = _owner(file)
             raise UserError(
                 "out_dir", run_dir, f"is in use by {owner}", "Wait, or choose another."
             ) from None
@@ -114,6 +115,16 @@ def _lock_file(run_dir: Path) -> TextIO:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return file
         file.close()
+
+
+def _owner(file: TextIO) -> str:
+    """Who holds the lock, and says so in its file as soon as it has it: now, or in a moment."""
+    for _ in range(20):
+        time.sleep(0.1)
+        file.seek(0)
+        if owner := file.read().strip():
+            return owner
+    return "another process"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

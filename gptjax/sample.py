@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax import checkpoint, generate, mesh
+from gptjax.command import printable
 from gptjax.description import model_config
 from gptjax.errors import UserError
 from gptjax.step import model_graph, named_key
@@ -155,11 +156,3 @@ def _prompt_text(prompt: str, prompt_file: str) -> str:
 def _write(text: str) -> None:
     sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
-
-
-def printable(text: str) -> str:
-    """The text with control characters escaped: a model's output must not drive a terminal."""
-    return "".join(
-        symbol if symbol in "\n\t" or symbol.isprintable() else f"\\x{ord(symbol):02x}"
-        for symbol in text
-    )

@@ -237,14 +237,18 @@ def crash(folder, n, *, late, journal=os.devnull):
 def live(run_dir, state, description, vals, journal):
     """What a run does to its directory, without the arithmetic: a record and a save for each step.
 
-    `vals` has the val loss of each step. Notes the steps that are known to be on the disk.
+    `vals` has the val loss of each step; it goes on behind the newest that is there. Notes the
+    steps that are known to be on the disk.
     """
     with runlog.locked(run_dir):
+        newest = _newest(run_dir)
         runlog.write_atomically(run_dir / "config.json", "{}\n")
-        log = runlog.RunLog(run_dir, resumed_step=_newest(run_dir), tensorboard=False)
+        log = runlog.RunLog(run_dir, resumed_step=newest, tensorboard=False)
         with log, Checkpoints(run_dir, keep=1) as checkpoints:
-            before = None
+            before = newest
             for step, val_nats in vals.items():
+                if newest is not None and step <= newest:
+                    continue
                 log.append("train", step=step, loss=1.0 / step)
                 at_step = state.replace(step=np.asarray(step, np.int32))
                 checkpoints.save(at_step, description, val_nats=val_nats)

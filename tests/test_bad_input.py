@@ -246,10 +246,10 @@ RUN_DIRECTORIES = cases(
     # Nobody can create a file in /proc, not even root; elsewhere nobody but root can in /.
     ("out_dir=/proc/gptjax/run", "out_dir: /proc/gptjax/run", "cannot be written to"),
     (f"out_dir={LONG_NAME}", f"out_dir: {LONG_NAME}; ", "cannot be written to: File name too long"),
-    ("out_dir=trained --config.seed=3", "seed: 3; the run in trained has 1337", "fork"),
+    ("out_dir=trained --config.seed=3", "seed: 3; the run in trained, at step 2, has 1337", "fork"),
     (
         "out_dir=trained --config.data.source=text:other.txt",
-        "data.source: text:other.txt; the run in trained has text:text.txt: that would be another",
+        "data.source: text:other.txt; the run in trained, at step 2, has text:text.txt: that",
         "Choose another --config.out_dir",
     ),
     ("out_dir=trained --config.init_from=scratch", "out_dir: trained; has step 2", "auto"),

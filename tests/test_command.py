@@ -116,6 +116,10 @@ class TestExitCodes:
         error = UserError("what", "a\nb", "rule")
         assert exit_of(raising(error))[2] == "gptjax: error: what: a b; rule.\n"
 
+    def test_an_error_s_control_characters_are_escaped(self, exit_of):
+        error = UserError("what", "a\x1b[2J", "rule")
+        assert exit_of(raising(error))[2] == "gptjax: error: what: a\\x1b[2J; rule.\n"
+
     def test_a_process_ends_with_them(self):
         for body, code in [
             ("return 0", 0),

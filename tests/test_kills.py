@@ -3,6 +3,7 @@
 Each promise has a quick form, for every commit, and a thorough one, marked slow.
 """
 
+import fcntl
 import functools
 import itertools
 import json
@@ -10,9 +11,11 @@ import multiprocessing
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import faults
@@ -23,8 +26,9 @@ import pytest
 import runs
 import tiny
 
-from gptjax import checkpoint
+from gptjax import checkpoint, runlog
 from gptjax.checkpoint import Checkpoints
+from gptjax.errors import UserError
 from gptjax.runlog import read_records
 
 CONFIG = """
@@ -136,6 +140,7 @@ class Killed:
         """
         before, n_before = committed(self._out_dir), len(records_of(self._out_dir, "run"))
         command = self._start()
+        wait_until(command.stderr.exists)
         wait_until(lambda: committed(self._out_dir) >= wanted or not command.is_running())
         time.sleep(delay)
         if command.is_running():
@@ -209,9 +214,25 @@ def life():
     return jax.tree.map(np.asarray, state), tiny.description(settings)
 
 
-def crash(folder, life, n, late):
+@pytest.fixture(scope="module")
+def begun(life, tmp_path_factory):
+    """A run directory with step 1, and what a kill leaves in it."""
+    folder = tmp_path_factory.mktemp("begun")
+    faults.live(folder / "run", *life, {1: VALS[1]}, folder / "journal")
+    with open(folder / "run" / "metrics.jsonl", "ab") as file:
+        file.write(b'{"kind": "train", "step": 2, "loss": 0.5}\n{"kind": "tra')
+    (folder / "run" / ".config.json.tmp").write_text("{")
+    (folder / "run" / "checkpoints" / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    (folder / "run" / "checkpoints" / "trash" / "0" / "state").mkdir(parents=True)
+    return folder
+
+
+def crash(folder, life, n, late, begun=None):
     """Runs faults.live in a process that crashes; its exit code."""
-    folder.mkdir()
+    if begun:
+        shutil.copytree(begun, folder)
+    else:
+        folder.mkdir()
     process = multiprocessing.get_context("forkserver").Process(
         target=faults.live_until_crash,
         args=(n, late, folder / "changes", folder / "run", *life, VALS, folder / "journal"),
@@ -265,23 +286,25 @@ def check_crashed(folder, life):
     assert list((run_dir / "checkpoints" / "trash").glob("*")) == []
 
 
-def test_p2_no_instant_is_unsafe(life, untraced, tmp_path):
+@pytest.mark.parametrize("resumed", [False, True])
+def test_p2_no_instant_is_unsafe(life, begun, untraced, tmp_path, resumed):
     """Dies before or after one of the changes that a run makes to its directory."""
-    assert crash(tmp_path / "all", life, 10**9, False) == 0
+    origin = begun if resumed else None
+    assert crash(tmp_path / "all", life, 10**9, False, origin) == 0
     total = n_changes(tmp_path / "all")
     assert total > 80, "so few changes cannot be all"
     # Orbax's threads and ours meet differently each time, for a few changes more or less.
-    for index, n in enumerate(range(1, total - 10, total // 20)):
-        assert crash(tmp_path / str(n), life, n, index % 2 == 1) == faults.CRASHED
+    for index, n in enumerate(range(1, total - 10, total // 10)):
+        assert crash(tmp_path / str(n), life, n, index % 2 == 1, origin) == faults.CRASHED
         check_crashed(tmp_path / str(n), life)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("part", range(2))
-def test_p2_no_instant_at_all_is_unsafe(life, untraced, tmp_path, late, part):
-    for n in itertools.count(1 + part, 2):
-        code = crash(tmp_path / str(n), life, n, late)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_p2_no_instant_at_all_is_unsafe(life, begun, untraced, tmp_path, late, resumed):
+    for n in itertools.count(1):
+        code = crash(tmp_path / str(n), life, n, late, begun if resumed else None)
         if code == 0:
             break
         assert code == faults.CRASHED
@@ -364,13 +387,15 @@ def leave_run(commands, tmp_path, way, moment):
     if way == "bug":
         assert "Traceback (most recent call last)" in result.stderr
         assert result.stderr.endswith("ZeroDivisionError: a bug\n")
+    elif (way, moment) == ("two signals", "compile"):
+        assert "Traceback" not in result.stderr  # Which of the two ends it first is open.
     elif way == "two signals":
         assert re.fullmatch("gptjax: ended at once; what followed .* is lost\n", result.stderr)
     else:
         said = "gptjax: interrupted\n" if (way, moment) == ("SIGINT", "compile") else ""
         assert result.stderr == said
     if moment == "compile":
-        assert out_dir.exists() == (way == "two signals")
+        assert way == "two signals" or not out_dir.exists()
         return
     saved = [int(step) for step in noted(journal, "saving")]
     assert runs.newest(out_dir).step == committed(out_dir)
@@ -557,6 +582,23 @@ def start_two(commands, out_dir):
 def test_p11_of_two_starts_one_runs_and_a_killed_owner_leaves_no_lock(commands, tmp_path):
     start_two(commands, tmp_path / "run")
     assert commands.run(tmp_path / "run", "train.max_iters=3").code == 0
+
+
+def test_p11_an_owner_that_has_just_got_the_lock_is_waited_for(tmp_path):
+    """Between getting it and writing its name anything may come in between."""
+
+    def write_name():
+        time.sleep(0.3)
+        (tmp_path / ".lock").write_text("process 7 on here\n")
+
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        writing = threading.Thread(target=write_name)
+        writing.start()
+        with pytest.raises(UserError, match="is in use by process 7 on here"):
+            with runlog.locked(tmp_path):
+                pass
+        writing.join()
 
 
 @pytest.mark.slow

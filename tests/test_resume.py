@@ -93,7 +93,7 @@ def stop_after(monkeypatch, n_updates):
     monkeypatch.setattr(Run, "_chunk", stopping)
 
 
-@pytest.mark.parametrize("n_updates", [1, 3, 4, 7, 11])
+@pytest.mark.parametrize("n_updates", [1, 7])
 def test_p7_stopped_and_started_again_ends_with_the_same_bits(
     files, unbroken, tmp_path, monkeypatch, n_updates
 ):

@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from gptjax import checkpoint, sample, step
+from gptjax.command import printable
 from gptjax.config import set_knob
 from gptjax.description import model_config
 from gptjax.runlog import read_records
@@ -100,7 +101,7 @@ def test_text_appears_as_it_is_written(out_dir, capsys, monkeypatch):
     ("text", "shown"), [("a\tb\n", "a\tb\n"), ("\x1b[2J", "\\x1b[2J"), ("é\r", "é\\x0d")]
 )
 def test_p23_control_characters_are_escaped_on_a_terminal(text, shown):
-    assert sample.printable(text) == shown
+    assert printable(text) == shown
 
 
 def test_evaluation_repeats_the_logs_loss(out_dir):
