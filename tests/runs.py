@@ -1,8 +1,5 @@
 """Runs in this process, and what is compared of them."""
 
-# REBUILT FROM ITS CALLERS at 06:50: the author's file was overwritten by mistake while
-# tests/test_kills.py was being written. Its author: put yours back, without this comment.
-
 import contextlib
 import os
 import signal
@@ -10,6 +7,7 @@ from unittest import mock
 
 import tiny
 
+from gptjax import flops
 from gptjax.checkpoint import Checkpoints
 from gptjax.config import set_knob
 from gptjax.runlog import read_records
@@ -26,11 +24,18 @@ def settings(folder, **knobs):
     return tiny.config(**{**values, "data__source": f"text:{path}", **knobs})
 
 
-def start(config, out_dir):
-    """The exit code of train."""
+def start(config, out_dir, overrides=()):
+    """The exit code of train.
+
+    The machine's speed is not measured and FLOPs are not counted: both take longer than such a run.
+    """
     config = config.copy_and_resolve_references()
     set_knob(config, "out_dir", str(out_dir))
-    return train(config, [])
+    with (
+        mock.patch.object(flops, "_measured_peak", lambda *arguments: 1e11),
+        mock.patch.object(flops, "xla_flops", lambda *arguments, **settings: 1e5),
+    ):
+        return train(config, overrides)
 
 
 @contextlib.contextmanager

@@ -477,6 +477,7 @@ def check_failed(result, out_dir, *, failed, words):
             checkpoints.restore(step)
 
 
+@pytest.mark.slow
 def test_p10_a_save_for_which_there_is_no_room_ends_the_run(commands, disk):
     fault = faults_at("update", 6, faults.fill, disk, leave=2**20)
     result = commands.run(disk / "run", *LARGE, lets=[faults.saves_end_first, fault])
@@ -641,7 +642,8 @@ def test_p3_a_bug_does_not_hide_that_a_save_has_failed(commands, tmp_path):
     assert committed(tmp_path / "run") == 4
 
 
-@pytest.mark.parametrize("interval", [pytest.param(2, marks=pytest.mark.slow), 1000])
+@pytest.mark.slow
+@pytest.mark.parametrize("interval", [2, 1000])
 def test_p24_a_save_that_fails_ends_the_run_and_is_told(commands, tmp_path, interval):
     """No file may grow any more: a real failure in Orbax's thread, at the end or before."""
     knobs = "train.max_iters=4", "model.n_embd=64", f"checkpoint.interval={interval}"

@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 import tiny
 
 from gptjax import resume
@@ -18,7 +18,7 @@ from gptjax.config import flat, set_knob
 from gptjax.config_file import load_config
 from gptjax.errors import RunError, UserError
 from gptjax.runlog import read_records
-from gptjax.train import Run, train
+from gptjax.train import Run
 
 CONFIG = """
 from gptjax.config import default_config
@@ -55,22 +55,11 @@ def run(files, out_dir, **knobs):
         "data.source": f"text:{files / 'text.txt'}",
         **{name.replace("__", "."): str(value) for name, value in knobs.items()},
     }
-    return train(load_config(str(files / "config.py"), overrides), overrides)
+    return runs.start(load_config(str(files / "config.py"), overrides), out_dir, overrides)
 
 
 def final_state(out_dir):
-    with Checkpoints(out_dir, read_only=True) as checkpoints:
-        return checkpoints.restore(checkpoints.steps()[-1]).state
-
-
-def history(out_dir):
-    """metrics.jsonl without times and without what is per process."""
-    timed = {"seconds", "step_ms", "tokens_per_s", "mfu", "mfu_a100"}
-    return [
-        {name: value for name, value in record.items() if name not in timed}
-        for record in read_records(out_dir / "metrics.jsonl")
-        if record["kind"] in ("train", "eval")
-    ]
+    return runs.newest(out_dir).state
 
 
 @pytest.fixture(scope="module")
@@ -80,32 +69,16 @@ def unbroken(files, tmp_path_factory):
     return out_dir
 
 
-def stop_after(monkeypatch, n_updates):
-    """Makes SIGTERM arrive during the update after which `n_updates` are done."""
-    chunk = Run._chunk
-
-    def stopping(self, n):
-        before = self.n_done
-        chunk(self, n)
-        if before < n_updates <= self.n_done:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Run, "_chunk", stopping)
-
-
 @pytest.mark.parametrize("n_updates", [1, 7])
-def test_p7_stopped_and_started_again_ends_with_the_same_bits(
-    files, unbroken, tmp_path, monkeypatch, n_updates
-):
+def test_p7_stopped_and_started_again_ends_with_the_same_bits(files, unbroken, tmp_path, n_updates):
     out_dir = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        stop_after(patch, n_updates)
+    with runs.stopped_after(n_updates):
         assert run(files, out_dir, train__updates_per_dispatch=1) == 143
     with Checkpoints(out_dir, read_only=True) as checkpoints:
         assert checkpoints.steps()[-1] == n_updates
     assert run(files, out_dir, train__updates_per_dispatch=1) == 0
     tiny.assert_same_bits(final_state(out_dir), final_state(unbroken))
-    assert history(out_dir) == history(unbroken)
+    assert runs.history(out_dir) == runs.history(unbroken)
 
 
 def test_p9_intervals_and_dispatches_change_no_bit(files, unbroken, tmp_path):
@@ -123,7 +96,7 @@ def test_p9_intervals_and_dispatches_change_no_bit(files, unbroken, tmp_path):
 
 
 def test_log_holds_every_step_once(unbroken):
-    records = history(unbroken)
+    records = runs.history(unbroken)
     assert [r["step"] for r in records if r["kind"] == "eval"] == [0, 5, 10, 12]
     assert [r["step"] for r in records if r["kind"] == "train"] == [3, 6, 9, 12]
     for record in records:
@@ -134,7 +107,7 @@ def test_log_holds_every_step_once(unbroken):
 
 
 def test_stored_rate_is_that_of_the_update(unbroken):
-    rates = [r["lr"] for r in history(unbroken) if r["kind"] == "train"]
+    rates = [r["lr"] for r in runs.history(unbroken) if r["kind"] == "train"]
     # Update 2, the third, is the first after a warmup of two: the peak. By hand for the last:
     progress = (11 - 2) / (12 - 2)
     last = 1e-4 + 0.5 * (1 + np.cos(np.pi * progress)) * 9e-4
@@ -147,7 +120,7 @@ def test_run_directory_is_self_contained(unbroken):
     assert meta["corpus"]["name"] == "text:text.txt" and meta["step"] == 12
     assert meta["tokenizer"]["symbols"] == "".join(sorted(set(tiny.TEXT)))
     assert meta["best"]["val_nats"] == min(
-        r["val_loss"] for r in history(unbroken) if r["kind"] == "eval"
+        r["val_loss"] for r in runs.history(unbroken) if r["kind"] == "eval"
     )
     assert json.loads((unbroken / "config.json").read_text())["model.n_embd"] == 6
     seconds = meta["ledger"]["seconds"]
@@ -190,9 +163,9 @@ def test_flags_of_the_first_start_are_put_together_with_those_of_the_second(file
     assert run(files, out_dir, train__max_iters=2) == 0
 
 
-def test_a_signal_during_the_last_update_does_not_unfinish_the_run(files, tmp_path, monkeypatch):
-    stop_after(monkeypatch, 12)
-    assert run(files, tmp_path / "run") == 0
+def test_a_signal_during_the_last_update_does_not_unfinish_the_run(files, tmp_path):
+    with runs.stopped_after(12):
+        assert run(files, tmp_path / "run") == 0
     assert read_records(tmp_path / "run" / "metrics.jsonl")[-1]["reason"] == "finished"
 
 
@@ -222,7 +195,7 @@ def test_p5_damaged_newest_checkpoints_are_set_aside(
         assert checkpoints.steps() == [0, 4, 8, 12]
     assert all((out_dir / "checkpoints" / f"{step}.corrupt").is_dir() for step in damaged)
     tiny.assert_same_bits(final_state(out_dir), final_state(unbroken))
-    assert [r["step"] for r in history(out_dir) if r["kind"] == "train"] == [3, 6, 9, 12]
+    assert [r["step"] for r in runs.history(out_dir) if r["kind"] == "train"] == [3, 6, 9, 12]
 
 
 def test_p5_if_all_checkpoints_are_damaged_nothing_is_begun_anew(files, unbroken, tmp_path):
@@ -236,7 +209,7 @@ def test_p5_if_all_checkpoints_are_damaged_nothing_is_begun_anew(files, unbroken
         run(files, out_dir)
     with Checkpoints(out_dir, read_only=True) as checkpoints:
         assert checkpoints.steps() == steps
-    assert history(out_dir) == history(unbroken)
+    assert runs.history(out_dir) == runs.history(unbroken)
 
 
 def test_a_start_that_fails_leaves_nothing_and_no_one_else_starts_meanwhile(
@@ -258,7 +231,7 @@ def test_a_start_that_fails_leaves_nothing_and_no_one_else_starts_meanwhile(
 
 def test_max_iters_zero_evaluates_and_ends(files, tmp_path, capsys):
     assert run(files, tmp_path / "run", train__max_iters=0) == 0
-    assert [r["step"] for r in history(tmp_path / "run")] == [0]
+    assert [r["step"] for r in runs.history(tmp_path / "run")] == [0]
 
 
 def test_p14_a_longer_horizon_is_shown_and_its_jump_warned_of(files, unbroken, tmp_path, capsys):
@@ -268,7 +241,7 @@ def test_p14_a_longer_horizon_is_shown_and_its_jump_warned_of(files, unbroken, t
     printed = capsys.readouterr().out
     assert "train.max_iters: 12 → 20" in printed
     assert "the learning rate of update 12 jumps from 0.0001 to" in printed
-    steps = [r["step"] for r in history(out_dir) if r["kind"] == "train"]
+    steps = [r["step"] for r in runs.history(out_dir) if r["kind"] == "train"]
     assert steps == [3, 6, 9, 12, 15, 18, 20]
 
 
@@ -278,9 +251,9 @@ def test_a_fork_is_a_new_run_with_a_parent(files, unbroken, tmp_path):
     with Checkpoints(fork, read_only=True) as checkpoints:
         meta = checkpoints.meta(15)
     assert meta["parent"] == {"init_from": str(unbroken), "step": 12, "corpus": "text:text.txt"}
-    assert [r["step"] for r in history(fork) if r["kind"] == "train"] == [15]
+    assert [r["step"] for r in runs.history(fork) if r["kind"] == "train"] == [15]
     # Where it starts it is evaluated and saved, whatever the intervals.
-    assert [r["step"] for r in history(fork) if r["kind"] == "eval"] == [12, 15]
+    assert [r["step"] for r in runs.history(fork) if r["kind"] == "eval"] == [12, 15]
     # It can itself be resumed, and stays the parent's child.
     assert run(files, fork, init_from=unbroken, train__max_iters=16, optim__beta1=0.8) == 0
 

@@ -3,10 +3,8 @@
 import math
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
+import forked
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,8 +16,6 @@ from gptjax.config import set_knob
 from gptjax.description import model_config
 from gptjax.runlog import read_records
 from gptjax.train import train
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
 @pytest.fixture(scope="module")
@@ -38,26 +34,27 @@ def out_dir(tmp_path_factory):
     return moved
 
 
-def command(script, out_dir, *flags):
-    process = subprocess.run(
-        [sys.executable, SCRIPTS / f"{script}.py", f"--out_dir={out_dir}", *flags],
-        capture_output=True,
-        text=True,
-        cwd=out_dir.parent,
-        check=True,
-    )
-    return process.stdout, process.stderr
+@pytest.fixture
+def command(out_dir, tmp_path):
+    """Runs a script on the run, beside which nothing is to be written; (stdout, stderr)."""
+
+    def run(script, *flags):
+        ended = forked.run(tmp_path, script, f"--out_dir={out_dir}", *flags, cwd=out_dir.parent)
+        assert ended.code == 0, ended.stderr
+        return ended.stdout, ended.stderr
+
+    return run
 
 
 def files(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_p17_samples_need_only_the_run_directory(out_dir):
+def test_p17_samples_need_only_the_run_directory(out_dir, command):
     before = files(out_dir)
     flags = ("--prompt=the cats", "--num_samples=3", "--max_new_tokens=40", "--seed=5")
-    printed, errors = command("sample", out_dir, *flags)
-    assert command("sample", out_dir, *flags)[0] == printed
+    printed, errors = command("sample", *flags)
+    assert command("sample", *flags)[0] == printed
     samples = printed.split("\n---------------\n")
     assert samples[3] == "" and len(samples) == 4
     assert all(text.startswith("the cats") and len(text) == 8 + 40 for text in samples[:3])
@@ -68,15 +65,12 @@ def test_p17_samples_need_only_the_run_directory(out_dir):
 
 
 @pytest.mark.slow
-def test_a_prompt_from_a_file_and_an_empty_one(out_dir, tmp_path):
+def test_a_prompt_from_a_file_and_an_empty_one(tmp_path, command):
     (tmp_path / "prompt.txt").write_text("cats")
     flags = ("--num_samples=1", "--max_new_tokens=5")
-    printed, _ = command("sample", out_dir, f"--prompt_file={tmp_path / 'prompt.txt'}", *flags)
-    assert (
-        printed.startswith("cats")
-        and printed == command("sample", out_dir, "--prompt=cats", *flags)[0]
-    )
-    assert command("sample", out_dir, *flags)[0].startswith("\n")
+    printed, _ = command("sample", f"--prompt_file={tmp_path / 'prompt.txt'}", *flags)
+    assert printed.startswith("cats") and printed == command("sample", "--prompt=cats", *flags)[0]
+    assert command("sample", *flags)[0].startswith("\n")
 
 
 def test_text_appears_as_it_is_written(out_dir, capsys, monkeypatch):
@@ -104,18 +98,18 @@ def test_p23_control_characters_are_escaped_on_a_terminal(text, shown):
     assert printable(text) == shown
 
 
-def test_evaluation_repeats_the_logs_loss(out_dir):
-    printed, _ = command("evaluate", out_dir, "--step=latest")
+def test_evaluation_repeats_the_logs_loss(out_dir, command):
+    printed, _ = command("evaluate", "--step=latest")
     last = [r for r in read_records(out_dir / "metrics.jsonl") if r["kind"] == "eval"][-1]
     val, sem = re.search(r"^val ([0-9.]+) ± ([0-9.]+) nats/char", printed, re.MULTILINE).groups()
     assert float(val) == pytest.approx(last["val_loss"], abs=1e-4)
     assert float(sem) == pytest.approx(last["val_sem"], abs=1e-4)
 
 
-def test_evaluation_at_a_shorter_context_and_in_bits(out_dir):
+def test_evaluation_at_a_shorter_context_and_in_bits(out_dir, command):
     """Against the loss of each window by itself; é is two bytes."""
     context = 3
-    printed, _ = command("evaluate", out_dir, "--step=latest", f"--context={context}")
+    printed, _ = command("evaluate", "--step=latest", f"--context={context}")
     with checkpoint.open_for_reading(str(out_dir)) as checkpoints:
         found = checkpoints.restore(20)
     ids = np.load(out_dir / "val_tokens.npy")
