@@ -33,6 +33,12 @@ def _at_least(default: int, low: int, meaning: str) -> Knob:
     return Knob(default, meaning, rule, lambda value: low <= value < 2**31)
 
 
+def _between(default: int, low: int, high: int, meaning: str) -> Knob:
+    return Knob(
+        default, meaning, f"must be from {low} to {high}", lambda value: low <= value <= high
+    )
+
+
 def _one_of(default: str, choices: tuple[str, ...], meaning: str) -> Knob:
     return Knob(default, meaning, f"must be one of {', '.join(choices)}", choices.__contains__)
 
@@ -105,21 +111,21 @@ KNOBS: dict[str, Knob] = {
     "train.max_iters": _at_least(2000, 0, "updates in all; 0: evaluate and end"),
     "train.batch_size": _at_least(12, 1, "sequences per update, over all micro-batches"),
     "train.grad_accum_steps": _at_least(1, 1, "micro-batches an update is made of"),
-    "train.updates_per_dispatch": _at_least(
-        0, 0, "most updates per call of the compiled step; 0: about a second's worth"
+    "train.updates_per_dispatch": _between(
+        0, 0, 10_000, "most updates per call of the compiled step; 0: about a second's worth"
     ),
     "eval.interval": _at_least(250, 1, "updates between evaluations"),
     "eval.mode": _one_of(
         "sweep", ("sweep", "random"), "sweep: fixed windows; random: nanoGPT's random batches"
     ),
-    "eval.iters": _at_least(200, 1, "batches per estimate when eval.mode is random"),
+    "eval.iters": _between(200, 1, 1_000_000, "batches per estimate when eval.mode is random"),
     "eval.max_tokens": _at_least(0, 0, "tokens per split in a sweep; 0: all of val's"),
     "checkpoint.interval": _at_least(250, 1, "updates between checkpoints"),
     "checkpoint.keep": _at_least(2, 1, "newest checkpoints kept, besides the best"),
     "log.interval": _at_least(10, 1, "updates between lines of metrics.jsonl"),
     "log.tensorboard": Knob(False, "write TensorBoard event files as well (extra: tensorboard)"),
     "mesh.data": _at_least(0, 0, "devices a batch is split over; 0: all there are"),
-    "mesh.cpu_devices": _at_least(1, 1, "devices XLA makes of this host's CPU"),
+    "mesh.cpu_devices": _between(1, 1, 256, "devices XLA makes of this host's CPU"),
 }
 
 

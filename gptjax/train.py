@@ -107,7 +107,9 @@ class Run:
           UserError: if the model is too large for them.
         """
         model_config = GPTConfig(**self.config.model, vocab_size=self.tokenizer.vocab_size)
-        mesh.check_memory(model_config, devices[0])
+        train = self.config.train
+        micro_batch = train.batch_size // train.grad_accum_steps // len(devices)
+        mesh.check_memory(model_config, devices[0], micro_batch=micro_batch)
         state = self.origin.found.state if self.origin.found else None
         with self.ledger.measure("compile"):
             return Program(self.config, model_config, self.splits, devices, state)

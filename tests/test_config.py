@@ -365,15 +365,15 @@ WHOLE_RANGES = {
     "train.max_iters": (0, 2**31 - 1),
     "train.batch_size": (1, 2**31 - 1),
     "train.grad_accum_steps": (1, 2**31 - 1),
-    "train.updates_per_dispatch": (0, 2**31 - 1),
+    "train.updates_per_dispatch": (0, 10_000),
     "eval.interval": (1, 2**31 - 1),
-    "eval.iters": (1, 2**31 - 1),
+    "eval.iters": (1, 1_000_000),
     "eval.max_tokens": (0, 2**31 - 1),
     "checkpoint.interval": (1, 2**31 - 1),
     "checkpoint.keep": (1, 2**31 - 1),
     "log.interval": (1, 2**31 - 1),
     "mesh.data": (0, 2**31 - 1),
-    "mesh.cpu_devices": (1, 2**31 - 1),
+    "mesh.cpu_devices": (1, 256),
 }
 # "rate": finite and ≥ 0; "fraction": [0, 1); "share": (0, 1).
 FRACTION_KINDS = {
@@ -446,6 +446,7 @@ class TestRules:
     @pytest.mark.parametrize("name", [*WHOLE_RANGES, *FRACTION_KINDS])
     def test_each_numeric_rule_at_its_edges(self, name):
         edges = [-1, 0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32]
+        edges += [limit + by for limit in WHOLE_RANGES.get(name, ()) for by in (-1, 0, 1)]
         if name in FRACTION_KINDS:
             below_1, smallest = math.nextafter(1.0, 0.0), math.nextafter(0.0, 1.0)
             edges = [-math.inf, -smallest, -0.0, 0.0, smallest, below_1, 1.0, math.inf, math.nan]

@@ -85,7 +85,7 @@ def test_parameters_are_counted_without_making_them(bias):
 def test_a_model_that_cannot_fit_is_refused_before_it_is_made():
     device = jax.devices()[0]
     mesh.check_memory(tiny.model_config(), device)
-    with pytest.raises(UserError, match=r"weights and optimizer need [0-9.]+ GiB, this cpu has"):
+    with pytest.raises(UserError, match=r"weights and optimizer need [0-9.]+ GiB; this cpu has"):
         mesh.check_memory(tiny.model_config(n_layer=1000, n_embd=15 * 10_000), device)
 
 
