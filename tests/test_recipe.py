@@ -62,11 +62,9 @@ def test_three_seeds_reach_nanogpts_loss(shakespeare, tmp_path):
 
 
 def test_bfloat16_parameters_with_masters_lose_little(shakespeare, tmp_path):
-    vals = {
-        dtype: best_val(train(tmp_path / dtype, f"--config.model.param_dtype={dtype}")[1])
-        for dtype in ("float32", "bfloat16")
-    }
-    assert abs(vals["bfloat16"] - vals["float32"]) < 0.03, vals
+    """float32 parameters end at 1.9118 with the same seed (README, Quick start)."""
+    _, records = train(tmp_path / "run", "--config.model.param_dtype=bfloat16")
+    assert abs(best_val(records) - 1.9118) < 0.03
 
 
 def test_offline_run_on_the_synthetic_corpus(tmp_path):
