@@ -96,9 +96,37 @@ KNOBS: dict[str, Knob] = {
     "model.bias": Knob(False, "biases in Linear and LayerNorm"),
     "model.dtype": _one_of("float32", _DTYPES, "what matrix products are computed in"),
     "model.param_dtype": _one_of("float32", _DTYPES, "what parameters are held in"),
+    "model.norm": _one_of(
+        "layernorm", ("layernorm", "rmsnorm"), "rmsnorm: no mean, no weights; embeddings as well"
+    ),
+    "model.position": _one_of(
+        "learned", ("learned", "rotary"), "learned: added to embeddings; rotary: turns q and k"
+    ),
+    "model.mlp": _one_of("gelu", ("gelu", "relu2"), "gelu: the exact one; relu2: ReLU squared"),
+    "model.qk_norm": Knob(False, "RMS-normalise each head's queries and keys"),
+    "model.tie_embeddings": Knob(True, "the head is the token embedding, transposed"),
+    "model.token_shift": Knob(
+        False, "half of what a block reads of each token is the token before's"
+    ),
+    "model.zero_residual": Knob(False, "start with blocks that add nothing to the stream"),
+    "optim.name": _one_of(
+        "adamw", ("adamw", "muon"), "muon: for the blocks' matrices, AdamW for the rest"
+    ),
+    "optim.muon_learning_rate": _rate(0.02, "Muon's peak rate; it follows learning_rate's shape"),
+    "optim.muon_momentum": _fraction(0.95, "Muon's decay of the mean gradient"),
     "optim.learning_rate": _rate(1e-3, "peak learning rate, per update"),
     "optim.min_lr": _rate(1e-4, "learning rate at lr_decay_iters and after, per update"),
-    "optim.schedule": _one_of("cosine", ("cosine", "constant"), "after the warmup"),
+    "optim.schedule": _one_of(
+        "cosine",
+        ("cosine", "constant", "linear"),
+        "after the warmup; linear: constant, then a straight line over decay_share of all updates",
+    ),
+    "optim.decay_share": Knob(
+        0.6,
+        "share of the updates over which the linear schedule falls",
+        "must be in (0, 1]",
+        lambda value: 0 < value <= 1,
+    ),
     "optim.warmup_iters": _at_least(100, 0, "updates of linear warmup"),
     "optim.lr_decay_iters": _at_least(0, 0, "updates until min_lr; 0: train.max_iters"),
     "optim.beta1": _fraction(0.9, "AdamW's decay of the mean gradient"),
@@ -141,6 +169,13 @@ class GPTConfig:
     bias: bool
     dtype: str
     param_dtype: str
+    norm: str
+    position: str
+    mlp: str
+    qk_norm: bool
+    tie_embeddings: bool
+    token_shift: bool
+    zero_residual: bool
     vocab_size: int
 
 
@@ -226,12 +261,19 @@ def validate_together(config: ml_collections.ConfigDict) -> None:
             f"is not divisible by model.n_head {model.n_head}",
             f"Try n_head {', '.join(map(str, nearest))}.",
         )
+    if model.position == "rotary" and model.n_embd // model.n_head % 2:
+        raise UserError(
+            "model.n_embd",
+            model.n_embd,
+            f"gives {model.n_head} heads an odd width each; rotary positions turn pairs",
+            f"Try n_embd {2 * model.n_embd}, or position=learned.",
+        )
     if optim.min_lr > optim.learning_rate:
         raise UserError(
             "optim.min_lr", optim.min_lr, f"must be ≤ learning_rate {optim.learning_rate}"
         )
     horizon = decay_iters(config)
-    if optim.schedule == "cosine" and train.max_iters and optim.warmup_iters >= horizon:
+    if optim.schedule != "constant" and train.max_iters and optim.warmup_iters >= horizon:
         raise UserError(
             "optim.warmup_iters",
             optim.warmup_iters,

@@ -75,15 +75,15 @@ def formula_flops(config: GPTConfig, n_params: int, n_tokens: int) -> float:
     return float((6 * n_params + attention) * n_tokens)
 
 
-def xla_flops(
-    config: GPTConfig, tx: optax.GradientTransformation, *, batch_size: int, n_micro: int
-) -> float:
+def xla_flops(config: GPTConfig, *, batch_size: int, n_micro: int) -> float:
     """FLOPs of one update as XLA counts them in the reference step; nothing is compiled or run.
 
-    The reference is the step unrolled, on the CPU backend: there XLA sees every operation, where
-    on a GPU library calls are not counted. One micro-batch is counted and multiplied, since XLA
-    counts the body of a loop once.
+    The reference is the step unrolled, with AdamW, on the CPU backend: there XLA sees every
+    operation, where on a GPU library calls are not counted. An optimizer that multiplies matrices
+    of its own, as Muon does, gets no credit for them. One micro-batch is counted and multiplied,
+    since XLA counts the body of a loop once.
     """
+    tx = optax.adamw(1e-3)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         state = jax.eval_shape(lambda: initial_state(config, tx, 0))
         x_ABT = jax.ShapeDtypeStruct((1, batch_size // n_micro, config.block_size), jnp.int32)
@@ -126,7 +126,7 @@ def peak(devices: list[jax.Device], dtype: str, *, cache: Path | None) -> Peak:
     # XLA's CPU devices share the same cores: more of them are not more arithmetic.
     count = 1 if devices[0].platform == "cpu" else len(devices)
     if cache is not None:
-        key = f"{kind} {_cpu_name()} {n_cores()} cores {dtype} jax {jax.__version__}"
+        key = f"{kind} {processor_name()} {n_cores()} cores {dtype} jax {jax.__version__}"
         measured = _highest_ever(cache / "peaks.json", key, measured)
     return Peak(measured * count, f"measured {dtype} matmul rate of this {devices[0].platform}")
 
@@ -155,7 +155,8 @@ def _measured_peak(device: jax.Device, dtype: str) -> float:
     return 2.0 * n**3 / fastest
 
 
-def _cpu_name() -> str:
+def processor_name() -> str:
+    """The processor's own name; "unknown processor" where the system does not tell."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""The GPT: nanoGPT's architecture and initial weights as Flax NNX modules.
+"""The GPT as Flax NNX modules: nanoGPT's architecture and initial weights, or a modern variant.
 
 Axes in names: B batch, T time, S source time, D width, H heads, K head width, F MLP width,
 V vocabulary, L layers, N = B·T tokens. Activations pass through every matrix product flattened to
@@ -8,11 +8,14 @@ two axes (N, D): on a CPU, XLA multiplies those about twice as fast as three.
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gptjax import gradients
 from gptjax.config import GPTConfig
 
 # Up to this vocabulary a token is looked up by a one-hot matrix product: its gradient is one as
@@ -22,12 +25,51 @@ _ONE_HOT_VOCABULARY = 1024
 # nanoGPT's standard deviation for every Linear and Embedding.
 _INIT_STD = 0.02
 
-# One layer's keys and values of the tokens seen so far: (k_BHSK, v_BHSK).
-LayerCache = tuple[jax.Array, jax.Array]
+# An untied head starts so near to zero that all symbols are equally likely.
+_HEAD_STD = 1e-3
+
+# Keeps a row of zeros finite.
+_RMS_EPSILON = 1e-6
+
+# The slowest pair of axes turns by one radian in this many tokens: contexts here are short, where
+# Su et al. 2021, RoFormer, have 10,000.
+_ROTARY_BASE = 1000.0
+
+# With normalised queries and keys no product exceeds 1, and a softmax over them is too flat.
+_QK_NORM_SHARPNESS = 1.2
+
+# Keys and values of the tokens seen so far.
+KeysValues = tuple[jax.Array, jax.Array]
 
 
-def _linear(config: GPTConfig, n_in: int, n_out: int, *, std: float, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
+@flax.struct.dataclass
+class LayerCache:
+    """What one block keeps of the tokens seen so far; without token shift, keys and values only."""
+
+    keys_values: KeysValues | None
+    before_attention_BSC: jax.Array | None
+    before_mlp_BSC: jax.Array | None
+
+
+class Linear(nnx.Linear):
+    """Flax's, for inputs of two axes, with a faster gradient."""
+
+    def __call__(self, x_ND: jax.Array) -> jax.Array:  # type: ignore[override]
+        y_NF = gradients.product(x_ND, self.kernel[...].astype(self.dtype))
+        return y_NF if self.bias is None else y_NF + self.bias[...].astype(self.dtype)[None]
+
+
+class LayerNorm(nnx.LayerNorm):
+    """Flax's, for inputs of two axes, with a faster gradient."""
+
+    def __call__(self, x_ND: jax.Array) -> jax.Array:  # type: ignore[override]
+        assert self.scale is not None
+        bias_D = None if self.bias is None else self.bias[...]
+        return gradients.layer_norm(x_ND, self.scale[...], bias_D)
+
+
+def _linear(config: GPTConfig, n_in: int, n_out: int, *, std: float, rngs: nnx.Rngs) -> Linear:
+    return Linear(
         n_in,
         n_out,
         use_bias=config.bias,
@@ -38,16 +80,26 @@ def _linear(config: GPTConfig, n_in: int, n_out: int, *, std: float, rngs: nnx.R
     )
 
 
-def _layer_norm(config: GPTConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(
+def _layer_norm(config: GPTConfig, rngs: nnx.Rngs) -> LayerNorm:
+    return LayerNorm(
         config.n_embd,
-        epsilon=1e-5,
         use_bias=config.bias,
-        use_fast_variance=False,  # E[x²] − E[x]² cancels in float32
-        dtype=config.dtype,
         param_dtype=config.param_dtype,
         rngs=rngs,
     )
+
+
+class RMSNorm(nnx.Module):
+    """Each token divided by its root mean square; it has no weights."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(_float32_at_least(x.dtype))
+        mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+        return (wide * jax.lax.rsqrt(mean_square + _RMS_EPSILON)).astype(x.dtype)
+
+
+def _norm(config: GPTConfig, rngs: nnx.Rngs) -> nnx.Module:
+    return RMSNorm() if config.norm == "rmsnorm" else _layer_norm(config, rngs)
 
 
 def _embed(config: GPTConfig, n: int, rngs: nnx.Rngs) -> nnx.Embed:
@@ -63,11 +115,26 @@ def _embed(config: GPTConfig, n: int, rngs: nnx.Rngs) -> nnx.Embed:
 
 def _residual_std(config: GPTConfig) -> float:
     """Each block adds to the residual stream twice; this keeps its variance flat (GPT-2)."""
+    if config.zero_residual:
+        return 0.0
     return _INIT_STD / math.sqrt(2 * config.n_layer)
 
 
-def _float32_at_least(dtype: str) -> jnp.dtype:
+def _float32_at_least(dtype: Any) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def rotated(x_BHTK: jax.Array, start: jax.Array | int) -> jax.Array:
+    """Queries or keys of positions start, start + 1, …, each pair of axes turned by its angle.
+
+    Axis i is paired with axis i + K/2. Source: Su et al. 2021, RoFormer; layout of GPT-NeoX.
+    """
+    T, K = x_BHTK.shape[2:]
+    rate_K = _ROTARY_BASE ** (-jnp.arange(0, K, 2) / K)
+    angle_TK = (start + jnp.arange(T))[:, None] * rate_K[None]
+    cos, sin = (f(angle_TK)[None, None].astype(x_BHTK.dtype) for f in (jnp.cos, jnp.sin))
+    a, b = jnp.split(x_BHTK, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
 
 class Attention(nnx.Module):
@@ -75,6 +142,8 @@ class Attention(nnx.Module):
 
     def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
         self.n_head = config.n_head
+        self.is_rotary = config.position == "rotary"
+        self.qk_norm = RMSNorm() if config.qk_norm else None
         self.wide = _float32_at_least(config.dtype)
         n_embd = config.n_embd
         self.qkv = _linear(config, n_embd, 3 * n_embd, std=_INIT_STD, rngs=rngs)
@@ -87,9 +156,9 @@ class Attention(nnx.Module):
         *,
         batch_size: int,
         rngs: nnx.Rngs | None,
-        cache: LayerCache | None,
+        cache: KeysValues | None,
         start: jax.Array | int,
-    ) -> tuple[jax.Array, LayerCache]:
+    ) -> tuple[jax.Array, KeysValues]:
         """What each token gathers from itself and the tokens before it, and the keys and values.
 
         With a cache the tokens stand at positions start, start + 1, … and their keys and values
@@ -101,43 +170,84 @@ class Attention(nnx.Module):
             part_ND.reshape(B, T, H, K).transpose(0, 2, 1, 3)
             for part_ND in jnp.split(self.qkv(x_ND), 3, axis=-1)
         )
+        temperature = math.sqrt(K)
+        if self.qk_norm is not None:
+            q_BHTK, k_BHSK = self.qk_norm(q_BHTK), self.qk_norm(k_BHSK)
+            temperature /= _QK_NORM_SHARPNESS
+        if self.is_rotary:
+            q_BHTK, k_BHSK = rotated(q_BHTK, start), rotated(k_BHSK, start)
         if cache is not None:
             k_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[0], k_BHSK, start, axis=2)
             v_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[1], v_BHSK, start, axis=2)
-        seen_TS = jnp.arange(k_BHSK.shape[2])[None, :] <= start + jnp.arange(T)[:, None]
-        scores_BHTS = jnp.einsum(
-            "BHTK,BHSK->BHTS", q_BHTK, k_BHSK, preferred_element_type=self.wide
-        ) / math.sqrt(K)
-        scores_BHTS = jnp.where(seen_TS[None, None], scores_BHTS, -jnp.inf)
-        weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(x_ND.dtype)
-        weights_BHTS = self.dropout(weights_BHTS, deterministic=rngs is None, rngs=rngs)
-        gathered_BHTK = jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)
+        with jax.named_scope("attention"):  # Profiles tell it from the other products by this.
+            seen_TS = jnp.arange(k_BHSK.shape[2])[None, :] <= start + jnp.arange(T)[:, None]
+            scores_BHTS = (
+                jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK, preferred_element_type=self.wide)
+                / temperature
+            )
+            scores_BHTS = jnp.where(seen_TS[None, None], scores_BHTS, -jnp.inf)
+            weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(x_ND.dtype)
+            weights_BHTS = self.dropout(weights_BHTS, deterministic=rngs is None, rngs=rngs)
+            gathered_BHTK = jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)
         gathered_ND = gathered_BHTK.transpose(0, 2, 1, 3).reshape(x_ND.shape)
         return self.out(gathered_ND), (k_BHSK, v_BHSK)
 
 
+class TokenShift(nnx.Module):
+    """Replaces half of each token's C·2 channels by those of the token before; it has no weights.
+
+    A block then sees pairs of symbols at once. Source: RWKV's token shift (Peng et al. 2023), with
+    a fixed half in place of learned shares.
+    """
+
+    def __call__(
+        self, x_ND: jax.Array, *, batch_size: int, before: jax.Array | None, start: jax.Array | int
+    ) -> tuple[jax.Array, jax.Array]:
+        """The mixed tokens, and the array of what each position is given, which starts with zeros.
+
+        With such an array (`before`, axes BSC) the tokens stand at start, start + 1, …
+        """
+        x_BTD = x_ND.reshape(batch_size, -1, x_ND.shape[1])
+        T, C = x_BTD.shape[1], x_BTD.shape[2] // 2
+        own_BTC = x_BTD[..., :C]
+        if before is None:
+            before = jnp.pad(own_BTC, ((0, 0), (1, 0), (0, 0)))
+        else:
+            before = jax.lax.dynamic_update_slice_in_dim(before, own_BTC, start + 1, axis=1)
+        given_BTC = jax.lax.dynamic_slice_in_dim(before, start, T, axis=1)
+        mixed_BTD = jnp.concatenate([given_BTC, x_BTD[..., C:]], axis=-1)
+        return mixed_BTD.reshape(x_ND.shape), before
+
+
 class MLP(nnx.Module):
-    """Four times wider in the middle, with the exact (erf) GELU."""
+    """Four times wider in the middle, with the exact (erf) GELU or ReLU squared.
+
+    Source of the latter: So et al. 2021, Primer.
+    """
 
     def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
         n_embd = config.n_embd
+        self.kind = config.mlp
         self.up = _linear(config, n_embd, 4 * n_embd, std=_INIT_STD, rngs=rngs)
         self.down = _linear(config, 4 * n_embd, n_embd, std=_residual_std(config), rngs=rngs)
 
     def __call__(self, x_ND: jax.Array) -> jax.Array:
-        h_NF = jax.nn.gelu(self.up(x_ND), approximate=False)
-        return self.down(h_NF)
+        h_NF = self.up(x_ND)
+        if self.kind == "relu2":
+            return self.down(jnp.square(jax.nn.relu(h_NF)))
+        return self.down(gradients.gelu(h_NF))
 
 
 class Block(nnx.Module):
     """Attention, then MLP, each on the normalised stream and added back to it."""
 
     def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
-        self.ln_1 = _layer_norm(config, rngs)
+        self.ln_1 = _norm(config, rngs)
         self.attention = Attention(config, rngs=rngs)
-        self.ln_2 = _layer_norm(config, rngs)
+        self.ln_2 = _norm(config, rngs)
         self.mlp = MLP(config, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
+        self.shift = TokenShift() if config.token_shift else None
 
     def __call__(
         self,
@@ -148,24 +258,40 @@ class Block(nnx.Module):
         cache: LayerCache | None = None,
         start: jax.Array | int = 0,
     ) -> tuple[jax.Array, LayerCache]:
-        attended_ND, cache = self.attention(
-            self.ln_1(x_ND), batch_size=batch_size, rngs=rngs, cache=cache, start=start
+        cache = cache or LayerCache(None, None, None)
+
+        def shifted(normal_ND, before):
+            if self.shift is None:
+                return normal_ND, None
+            return self.shift(normal_ND, batch_size=batch_size, before=before, start=start)
+
+        read_ND, before_attention = shifted(self.ln_1(x_ND), cache.before_attention_BSC)
+        attended_ND, keys_values = self.attention(
+            read_ND, batch_size=batch_size, rngs=rngs, cache=cache.keys_values, start=start
         )
         x_ND = x_ND + self.dropout(attended_ND, deterministic=rngs is None, rngs=rngs)
-        mixed_ND = self.mlp(self.ln_2(x_ND))
-        return x_ND + self.dropout(mixed_ND, deterministic=rngs is None, rngs=rngs), cache
+        read_ND, before_mlp = shifted(self.ln_2(x_ND), cache.before_mlp_BSC)
+        mixed_ND = self.mlp(read_ND)
+        x_ND = x_ND + self.dropout(mixed_ND, deterministic=rngs is None, rngs=rngs)
+        return x_ND, LayerCache(keys_values, before_attention, before_mlp)
 
 
 class GPT(nnx.Module):
-    """A decoder-only transformer; its head is the token embedding, transposed."""
+    """A decoder-only transformer; its head is the token embedding, transposed, or its own."""
 
     def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
         self.wide = _float32_at_least(config.dtype)
         self.wte = _embed(config, config.vocab_size, rngs)
-        self.wpe = _embed(config, config.block_size, rngs)
+        if config.position == "learned":
+            self.wpe = _embed(config, config.block_size, rngs)
+        self.is_rotary = config.position == "rotary"
+        self.ln_0 = RMSNorm() if config.norm == "rmsnorm" else None
         self.dropout = nnx.Dropout(config.dropout)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.n_layer)])
-        self.ln_f = _layer_norm(config, rngs)
+        self.ln_f = _norm(config, rngs)
+        if not config.tie_embeddings:
+            self.head = _linear(config, config.n_embd, config.vocab_size, std=_HEAD_STD, rngs=rngs)
+        self.is_tied = config.tie_embeddings
 
     def __call__(self, ids_BT: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits of the token after each one, float32, axes BTV; `rngs` switches dropout on."""
@@ -209,26 +335,33 @@ class GPT(nnx.Module):
             )
         else:
             token_ND = self.wte(ids_N)
-        positions_TD = jax.lax.dynamic_slice_in_dim(self.wpe.embedding[...], start, T)
-        x_BTD = token_ND.reshape(B, T, -1) + positions_TD.astype(token_ND.dtype)[None]
-        return x_BTD.reshape(B * T, -1)
+        if not self.is_rotary:
+            positions_TD = jax.lax.dynamic_slice_in_dim(self.wpe.embedding[...], start, T)
+            x_BTD = token_ND.reshape(B, T, -1) + positions_TD.astype(token_ND.dtype)[None]
+            token_ND = x_BTD.reshape(B * T, -1)
+        return token_ND if self.ln_0 is None else self.ln_0(token_ND)
 
     def _logits(self, x_ND: jax.Array) -> jax.Array:
         x_ND = self.ln_f(x_ND)
+        if not self.is_tied:
+            return self.head(x_ND).astype(self.wide)
         table_VD = self.wte.embedding[...].astype(x_ND.dtype)
         return jnp.einsum("ND,VD->NV", x_ND, table_VD, preferred_element_type=self.wide)
 
 
 def empty_caches(config: GPTConfig, batch_size: int) -> list[LayerCache]:
-    """Zeroed keys and values for `block_size` tokens in each layer."""
-    shape_BHSK = (
-        batch_size,
-        config.n_head,
-        config.block_size,
-        config.n_embd // config.n_head,
-    )
+    """Zeroed caches for `block_size` tokens in each layer."""
+    B, S, D, H = batch_size, config.block_size, config.n_embd, config.n_head
+
+    def zeros(*shape: int) -> jax.Array:
+        return jnp.zeros(shape, config.dtype)
+
+    def before() -> jax.Array | None:
+        # One place more: what the last token would give to its successor is written, never read.
+        return zeros(B, S + 1, D // 2) if config.token_shift else None
+
     return [
-        (jnp.zeros(shape_BHSK, config.dtype), jnp.zeros(shape_BHSK, config.dtype))
+        LayerCache((zeros(B, H, S, D // H), zeros(B, H, S, D // H)), before(), before())
         for _ in range(config.n_layer)
     ]
 
@@ -236,13 +369,14 @@ def empty_caches(config: GPTConfig, batch_size: int) -> list[LayerCache]:
 def expected_parameters(config: GPTConfig) -> int:
     """Number of all weights of a model, position embeddings included, without making any."""
     width, per_bias = config.n_embd, int(config.bias)
-    norm = width * (1 + per_bias)
+    norm = width * (1 + per_bias) if config.norm == "layernorm" else 0
     matrices = 12 * width * width + per_bias * 9 * width
-    embeddings = (config.vocab_size + config.block_size) * width
-    return config.n_layer * (2 * norm + matrices) + norm + embeddings
+    n_rows = config.vocab_size + (config.block_size if config.position == "learned" else 0)
+    head = 0 if config.tie_embeddings else config.vocab_size * (width + per_bias)
+    return config.n_layer * (2 * norm + matrices) + norm + n_rows * width + head
 
 
 def n_parameters(params: nnx.State) -> int:
     """Number of weights without the position embeddings, nanoGPT's way of counting."""
-    n_all = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return n_all - params["wpe"]["embedding"][...].size
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return sum(leaf.size for path, leaf in leaves if "wpe" not in jax.tree_util.keystr(path))

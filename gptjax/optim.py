@@ -10,10 +10,11 @@ import ml_collections
 import optax
 
 from gptjax.config import decay_iters
+from gptjax.muon import muon
 
 
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
-    """The rate of update i, counted from 0: linear warmup, then cosine to min_lr (or constant).
+    """The rate of update i, counted from 0: linear warmup, then as optim.schedule says.
 
     Source: nanoGPT train.py, get_lr, off-by-ones included: the first rate is peak / (warmup + 1).
     """
@@ -26,6 +27,10 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
         warming = peak * (step + 1) / (warmup + 1)
         if optim.schedule == "constant":
             return jnp.where(step < warmup, warming, peak)
+        if optim.schedule == "linear":
+            fall_steps = optim.decay_share * horizon
+            left = jnp.clip((horizon - step) / fall_steps, 0.0, 1.0)
+            return jnp.where(step < warmup, warming, floor + left * (peak - floor))
         progress = jnp.clip((step - warmup) / (horizon - warmup), 0.0, 1.0)
         decayed = floor + 0.5 * (1.0 + jnp.cos(jnp.pi * progress)) * (peak - floor)
         return jnp.where(step < warmup, warming, decayed)
@@ -34,22 +39,35 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 
 def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Clipping, AdamW and, for bfloat16 parameters, float32 masters, as the config asks."""
+    """Clipping, AdamW (or Muon and AdamW) and, for bfloat16 parameters, float32 masters."""
     optim = config.optim
-    tx = optax.chain(
-        clip_by_norm(optim.grad_clip),
-        optax.adamw(
-            learning_rate(config),
-            b1=optim.beta1,
-            b2=optim.beta2,
-            eps=1e-8,
-            weight_decay=optim.weight_decay,
-            mask=_is_matrix,
-        ),
+    adamw = optax.adamw(
+        learning_rate(config),
+        b1=optim.beta1,
+        b2=optim.beta2,
+        eps=1e-8,
+        weight_decay=optim.weight_decay,
+        mask=_is_matrix,
     )
+    if optim.name == "muon":
+        rate, ratio = learning_rate(config), optim.muon_learning_rate / optim.learning_rate
+        blocks = muon(lambda step: ratio * rate(step), momentum=optim.muon_momentum)
+        rule = optax.partition({"muon": blocks, "adamw": adamw}, _rule_of_each)
+    else:
+        rule = adamw
+    tx = optax.chain(clip_by_norm(optim.grad_clip), rule)
     if config.model.param_dtype != "float32" and optim.master_weights:
         tx = with_float32_masters(tx)
     return tx
+
+
+def _rule_of_each(params: optax.Params) -> optax.Params:
+    """Muon for the blocks' matrices, AdamW for embeddings, head and vectors."""
+
+    def rule(path, leaf):
+        return "muon" if "blocks" in jax.tree_util.keystr(path) and leaf.ndim == 2 else "adamw"
+
+    return jax.tree_util.tree_map_with_path(rule, params)
 
 
 def _is_matrix(params: optax.Params) -> optax.Params:

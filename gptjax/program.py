@@ -80,7 +80,7 @@ class Program:
         self.n_tokens = config.train.batch_size * config.model.block_size
         self.formula_flops = flops.formula_flops(model_config, self.n_params, self.n_tokens)
         self.flops = flops.xla_flops(
-            model_config, tx, batch_size=config.train.batch_size, n_micro=n_micro
+            model_config, batch_size=config.train.batch_size, n_micro=n_micro
         )
         self.peak = flops.peak(devices, config.model.dtype, cache=flops.cache_dir())
 
@@ -106,6 +106,15 @@ class Program:
         if split == "val":
             offsets_W = offsets_W + self._lengths["train"]
         return mean_loss(self._evaluator.losses(self.state.params, self._tokens, offsets_W))
+
+    def hlo_text(self) -> str:
+        """The compiled updates as XLA writes them down."""
+        return str(self._train_steps.as_text())
+
+    def memory_bytes(self) -> int:
+        """What the compiled updates need: state, text and temporary arrays."""
+        needed: Any = self._train_steps.memory_analysis()
+        return needed.argument_size_in_bytes + needed.temp_size_in_bytes
 
     def _eval_offsets(self, split: str, step: int) -> np.ndarray:
         config = self._config

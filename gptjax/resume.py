@@ -25,6 +25,7 @@ _IDENTITY = (
     "seed",
     "data.source",
     "data.val_fraction",
+    "optim.name",
     "optim.master_weights",
     "train.batch_size",
     "train.grad_accum_steps",
@@ -38,6 +39,10 @@ _SHAPE = (
     "model.block_size",
     "model.bias",
     "model.param_dtype",
+    "model.norm",
+    "model.position",
+    "model.tie_embeddings",
+    "optim.name",
     "optim.master_weights",
 )
 

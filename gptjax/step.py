@@ -99,8 +99,9 @@ def train_step(
         total, _ = jax.lax.scan(add_micro_batch, (zero, wide), (x_ABT, y_ABT, jnp.arange(n_micro)))
         loss, grads = jax.tree.map(lambda leaf: leaf / n_micro, total)
     grad_norm = optim.wide_norm(grads)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
     new_state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     return new_state, {"loss": loss, "grad_norm": grad_norm}
 

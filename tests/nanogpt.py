@@ -45,11 +45,11 @@ class Oracle:
         self.settings = json.loads(str(self.arrays["config"]))
         self.dtype = dtype
         fields = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size")
+        model = default_config().model
+        model.update({field: self.settings[field] for field in fields if field in model})
         self.model_config = GPTConfig(
-            **{field: self.settings[field] for field in fields},
-            dropout=0.0,
-            dtype=dtype,
-            param_dtype=dtype,
+            **{**model, "dtype": dtype, "param_dtype": dtype},
+            vocab_size=self.settings["vocab_size"],
         )
 
     def config(self) -> ml_collections.ConfigDict:

@@ -38,12 +38,23 @@ OTHER_VALUES = {
     "data.val_fraction": 0.3,
     "model.n_layer": 3,
     "model.n_head": 5,
-    "model.n_embd": 35,
+    "model.n_embd": 30,
     "model.block_size": 11,
     "model.dropout": 0.25,
     "model.bias": True,
     "model.dtype": "bfloat16",
     "model.param_dtype": "bfloat16",
+    "model.norm": "rmsnorm",
+    "model.position": "rotary",
+    "model.mlp": "relu2",
+    "model.qk_norm": True,
+    "model.tie_embeddings": False,
+    "model.token_shift": True,
+    "model.zero_residual": True,
+    "optim.name": "muon",
+    "optim.muon_learning_rate": 0.03,
+    "optim.muon_momentum": 0.9,
+    "optim.decay_share": 0.4,
     "optim.learning_rate": 6e-4,
     "optim.min_lr": 6e-5,
     "optim.schedule": "constant",
@@ -381,6 +392,9 @@ FRACTION_KINDS = {
     "model.dropout": "fraction",
     "optim.learning_rate": "rate",
     "optim.min_lr": "rate",
+    "optim.muon_learning_rate": "rate",
+    "optim.muon_momentum": "fraction",
+    "optim.decay_share": "part",
     "optim.beta1": "fraction",
     "optim.beta2": "fraction",
     "optim.weight_decay": "rate",
@@ -395,6 +409,8 @@ def own_rule_holds(name, value):
     kind = FRACTION_KINDS[name]
     if kind == "rate":
         return 0.0 <= value <= 1.7976931348623157e308  # the largest float64
+    if kind == "part":
+        return 0.0 < value <= 1.0
     return (0.0 <= value < 1.0) and not (kind == "share" and value == 0.0)
 
 
@@ -403,7 +419,7 @@ def common_rules_hold(values):
     horizon = values["optim.lr_decay_iters"]
     if horizon == 0:
         horizon = values["train.max_iters"]
-    decays = values["optim.schedule"] == "cosine" and values["train.max_iters"] > 0
+    decays = values["optim.schedule"] != "constant" and values["train.max_iters"] > 0
     return (
         math.gcd(values["model.n_embd"], values["model.n_head"]) == values["model.n_head"]
         and math.gcd(values["train.batch_size"], values["train.grad_accum_steps"])
@@ -454,7 +470,7 @@ class TestRules:
             assert bool(KNOBS[name].holds(value)) == own_rule_holds(name, value), value
 
     @settings(deadline=None, max_examples=500)
-    @given(values=numeric_knobs(), schedule=st.sampled_from(["cosine", "constant"]))
+    @given(values=numeric_knobs(), schedule=st.sampled_from(["cosine", "constant", "linear"]))
     def test_validate_accepts_what_keeps_the_rules_and_refuses_the_rest(self, values, schedule):
         config = config_with({**values, "optim.schedule": schedule})
         broken = [name for name, value in values.items() if not own_rule_holds(name, value)]

@@ -321,11 +321,13 @@ WHEN_RESUMED = {
         seed data.source data.val_fraction optim.master_weights
         train.batch_size train.grad_accum_steps
         model.n_layer model.n_head model.n_embd model.block_size model.dropout model.bias
-        model.dtype model.param_dtype
+        model.dtype model.param_dtype model.norm model.position model.mlp model.qk_norm
+        model.tie_embeddings model.token_shift model.zero_residual optim.name
     """,
     "shown": """
         data.fallback
         optim.learning_rate optim.min_lr optim.schedule optim.warmup_iters optim.lr_decay_iters
+        optim.decay_share optim.muon_learning_rate optim.muon_momentum
         optim.beta1 optim.beta2 optim.weight_decay optim.grad_clip
         train.max_iters train.updates_per_dispatch
         eval.interval eval.mode eval.iters eval.max_tokens

@@ -12,13 +12,18 @@ N_NEW = 20
 
 
 _CONFIG = tiny.model_config()
+_MODERN = tiny.modern_config()
 _begin = jax.jit(generate.begin, static_argnums=(0, 1))
 _extend = jax.jit(generate.extend, static_argnums=0, static_argnames=("n_slots", "top_k"))
 
 
-def model():
+def model(config=_CONFIG):
     """A model whose next token depends on all before it: weights far from their initial values."""
-    graph, _, state = tiny.parts(_CONFIG, tiny.config())
+    graph, _, state = tiny.parts(config, tiny.config())
+    if config == _MODERN:
+        rng = np.random.default_rng(0)
+        drawn = jax.tree.map(lambda leaf: jnp.float32(rng.normal(size=leaf.shape)), state.params)
+        return graph, drawn
     grown = jax.tree.map(lambda leaf: leaf * (12.0 if leaf.ndim == 2 else 1.0), state.params)
     # The head is the embedding: turned round, a token makes others likely rather than itself.
     grown["ln_f"]["scale"][...] = -grown["ln_f"]["scale"][...]
@@ -26,10 +31,11 @@ def model():
 
 
 def continued(graph, params, ids, *, n_samples=1, cuts=(N_NEW,), seed=0, temperature=1.0, top_k=0):
+    config = _MODERN if "head" in params else _CONFIG
     prompt_BT, length = generate.pad_prompt(
-        np.asarray(ids), block_size=_CONFIG.block_size, batch_size=n_samples
+        np.asarray(ids), block_size=config.block_size, batch_size=n_samples
     )
-    progress = _begin(graph, _CONFIG, params, prompt_BT, length)
+    progress = _begin(graph, config, params, prompt_BT, length)
     parts = []
     for n_tokens in cuts:
         progress, tokens_BK = _extend(
@@ -46,9 +52,10 @@ def continued(graph, params, ids, *, n_samples=1, cuts=(N_NEW,), seed=0, tempera
     return np.concatenate(parts, axis=1)
 
 
+@pytest.mark.parametrize("config", [_CONFIG, _MODERN], ids=["nanogpt", "modern"])
 @pytest.mark.parametrize("n_prompt", [1, 3, 7, 12])
-def test_greedy_equals_a_cache_free_reference_past_the_window(n_prompt):
-    graph, params = model()
+def test_greedy_equals_a_cache_free_reference_past_the_window(n_prompt, config):
+    graph, params = model(config)
     ids = np.random.default_rng(n_prompt).integers(0, tiny.VOCABULARY, n_prompt).tolist()
     found = continued(graph, params, ids, temperature=0.0)[0].tolist()
     reference = list(ids)

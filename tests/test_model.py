@@ -10,7 +10,6 @@ import tiny
 from flax import nnx
 
 from gptjax import mesh, model, step
-from gptjax.config import GPTConfig
 from gptjax.errors import UserError
 
 
@@ -67,7 +66,9 @@ def test_initial_weights_have_nanogpts_spread():
 
 
 def test_the_laptop_model_has_nanogpts_number_of_parameters():
-    config = GPTConfig(4, 4, 128, 64, 0.0, False, "float32", "float32", 65)
+    config = tiny.model_config(
+        n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False, vocab_size=65
+    )
     state = jax.eval_shape(lambda: nnx.state(model.GPT(config, rngs=nnx.Rngs(0)), nnx.Param))
     # PARITY: 802,944 in matrices + 1,152 in layer norms - 8,192 position embeddings.
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 802_944 + 1_152

@@ -23,7 +23,26 @@ def model_config(**changes) -> GPTConfig:
     """Two blocks of three heads, five wide each; seven tokens of context."""
     values = dict(n_layer=2, n_head=3, n_embd=15, block_size=7, dropout=0.0, bias=True)
     values |= dict(dtype="float32", param_dtype="float32", vocab_size=VOCABULARY)
+    plain = config_module.default_config().model
+    values = {**plain, **values}
     return GPTConfig(**{**values, **changes})
+
+
+# Everything that the modern recipe does otherwise.
+MODERN = dict(
+    norm="rmsnorm",
+    position="rotary",
+    mlp="relu2",
+    qk_norm=True,
+    tie_embeddings=False,
+    token_shift=True,
+    zero_residual=True,
+)
+
+
+def modern_config(**changes) -> GPTConfig:
+    """As model_config, with heads of an even width."""
+    return model_config(**{**MODERN, "n_embd": 18, "bias": False, **changes})
 
 
 def config(**knobs) -> ml_collections.ConfigDict:

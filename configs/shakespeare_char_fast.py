@@ -1,0 +1,35 @@
+"""Character-level Tiny Shakespeare at the laptop recipe's size, trained the modern way."""
+
+from gptjax.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.update(
+        out_dir="out/shakespeare_char_fast",
+        model=dict(
+            n_layer=4,
+            n_head=4,
+            n_embd=128,
+            block_size=64,
+            norm="rmsnorm",
+            position="rotary",
+            mlp="relu2",
+            qk_norm=True,
+            tie_embeddings=False,
+            zero_residual=True,
+        ),
+        optim=dict(
+            name="muon",
+            learning_rate=5e-3,
+            min_lr=2.5e-4,
+            schedule="linear",
+            warmup_iters=0,
+            beta1=0.8,
+            beta2=0.95,
+            weight_decay=0.0,
+            grad_clip=0.0,
+        ),
+        train=dict(max_iters=2000, batch_size=12),
+    )
+    return config
