@@ -17,6 +17,7 @@ def get_config():
             mlp="relu2",
             qk_norm=True,
             tie_embeddings=False,
+            token_shift=True,
             zero_residual=True,
         ),
         optim=dict(

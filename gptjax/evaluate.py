@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import batches, checkpoint, mesh
+from gptjax import batches, cache, checkpoint, mesh
 from gptjax.command import printable
 from gptjax.description import model_config
 from gptjax.errors import UserError
@@ -24,7 +24,7 @@ VAL_TOKENS = "val_tokens.npy"
 
 # Windows of a sweep are batched to about this many tokens: enough for fast matrix products,
 # while logits of a GPT-2 vocabulary stay below a gigabyte.
-_TOKENS_PER_BATCH = 4096
+_TOKENS_PER_BATCH = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,7 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
     Raises:
       UserError: if there is no such checkpoint, or the context is longer than the model's.
     """
+    cache.keep_compiled_programs()
     mesh.available_devices()  # Asked for here, a backend that is missing is a clear error.
     with checkpoint.open_for_reading(out_dir) as checkpoints:
         found = checkpoints.restore(checkpoint.select_step(checkpoints, step))

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gptjax.cache import processor
 from gptjax.config import GPTConfig
 from gptjax.mesh import n_cores
 from gptjax.step import initial_state, model_graph, train_step
@@ -126,18 +127,9 @@ def peak(devices: list[jax.Device], dtype: str, *, cache: Path | None) -> Peak:
     # XLA's CPU devices share the same cores: more of them are not more arithmetic.
     count = 1 if devices[0].platform == "cpu" else len(devices)
     if cache is not None:
-        key = f"{kind} {processor_name()} {n_cores()} cores {dtype} jax {jax.__version__}"
+        key = f"{kind} {processor()} {n_cores()} cores {dtype} jax {jax.__version__}"
         measured = _highest_ever(cache / "peaks.json", key, measured)
     return Peak(measured * count, f"measured {dtype} matmul rate of this {devices[0].platform}")
-
-
-def cache_dir() -> Path | None:
-    """Folder for measured peaks: in GPTJAX_CACHE_DIR or the user's cache; None without a home."""
-    asked = os.environ.get("GPTJAX_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
-    if asked:
-        return Path(asked) / "gptjax"
-    home = os.environ.get("HOME")
-    return Path(home) / ".cache" / "gptjax" if home else None
 
 
 def _measured_peak(device: jax.Device, dtype: str) -> float:
@@ -153,17 +145,6 @@ def _measured_peak(device: jax.Device, dtype: str) -> float:
         product(a).block_until_ready()
         fastest = min(fastest, time.perf_counter() - start)
     return 2.0 * n**3 / fastest
-
-
-def processor_name() -> str:
-    """The processor's own name; "unknown processor" where the system does not tell."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return "unknown processor"
 
 
 def _highest_ever(path: Path, key: str, measured: float) -> float:

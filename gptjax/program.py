@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from gptjax import batches, flops, mesh, optim, step
+from gptjax import batches, cache, flops, mesh, optim, step
 from gptjax.config import GPTConfig
 from gptjax.corpus import Splits
 from gptjax.evaluate import Evaluator, Loss, mean_loss
@@ -82,7 +82,7 @@ class Program:
         self.flops = flops.xla_flops(
             model_config, batch_size=config.train.batch_size, n_micro=n_micro
         )
-        self.peak = flops.peak(devices, config.model.dtype, cache=flops.cache_dir())
+        self.peak = flops.peak(devices, config.model.dtype, cache=cache.folder())
 
     def offsets(self, first: int, n_updates: int) -> jax.Array:
         """The batches of `n_updates` updates from update `first` on, placed on the devices."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax import checkpoint, generate, mesh
+from gptjax import cache, checkpoint, generate, mesh
 from gptjax.command import printable
 from gptjax.description import model_config
 from gptjax.errors import UserError
@@ -46,6 +46,7 @@ def sample(
     """
     _check_ranges(num_samples, max_new_tokens, temperature, top_k, seed)
     text = _prompt_text(prompt, prompt_file)
+    cache.keep_compiled_programs()
     mesh.available_devices()  # Asked for here, a backend that is missing is a clear error.
     with checkpoint.open_for_reading(out_dir) as checkpoints:
         found = checkpoints.restore(checkpoint.select_step(checkpoints, step))

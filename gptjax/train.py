@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from gptjax import batches, corpus, mesh, optim, runlog, signals
+from gptjax import batches, cache, corpus, mesh, optim, runlog, signals
 from gptjax.checkpoint import Checkpoints, NotFinite
 from gptjax.config import GPTConfig, flat
 from gptjax.errors import RunError
@@ -43,6 +43,7 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
       UserError: for input that breaks a rule; nothing has been created then.
       RunError: if the run cannot go on.
     """
+    cache.keep_compiled_programs()
     found_devices, why = mesh.available_devices(requested.mesh.cpu_devices)
     run_dir = Path(requested.out_dir)
     runlog.check_writable(run_dir)

@@ -12,9 +12,9 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up: a module imports only from those before it.
 FLOORS = (
-    "errors signals command config config_file tokenizer synthetic datasets corpus batches "
-    "description model optim step generate mesh flops ledger checkpoint runlog progress evaluate "
-    "resume program report train sample"
+    "errors signals cache command config config_file tokenizer synthetic datasets corpus batches "
+    "description gradients model muon optim step generate mesh flops ledger checkpoint runlog "
+    "progress evaluate resume program report train sample peer stepper op_groups growth bench"
 ).split()
 
 
@@ -108,7 +108,7 @@ def test_p23_only_datasets_reaches_for_a_network_and_nothing_starts_a_process():
                 names = {node.module or ""}
             if isinstance(node, ast.Import | ast.ImportFrom):
                 roots = {name.split(".")[0] for name in names}
-                assert not roots & processes, path
+                assert not roots & processes or path.name == "peer.py", path
                 importers |= {path.name} if roots & network else set()
     assert importers == {"datasets.py"}
 
