@@ -20,7 +20,6 @@ def get_config():
             mlp="relu2",
             qk_norm=True,
             tie_embeddings=False,
-            token_shift=True,
             zero_residual=True,
         ),
         optim=dict(
@@ -35,7 +34,7 @@ def get_config():
             grad_clip=0.0,
         ),
         train=dict(max_iters=1500, batch_size=16),
-        eval=dict(interval=300),
-        checkpoint=dict(interval=300),
+        eval=dict(interval=500),
+        checkpoint=dict(interval=250),
     )
     return config

@@ -34,11 +34,9 @@ def keep_compiled_programs() -> None:
         return
     # A folder shared between machines must not hand one processor's program to another.
     path = kept / "compiled" / hashlib.sha256(processor("flags").encode()).hexdigest()[:12]
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return
-    if not os.access(path, os.W_OK | os.X_OK):
+    # JAX makes the folder with the first program it keeps: bad input leaves nothing behind.
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         return
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_COMPILE_SECONDS)

@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 from gptjax.cache import processor
 from gptjax.config import GPTConfig
 from gptjax.mesh import n_cores
-from gptjax.step import initial_state, model_graph, train_step
+from gptjax.step import TrainState, train_step
 
 # What nanoGPT divides by whatever the device is: an A100's bfloat16 peak, FLOP/s.
 A100_PEAK = 312e12
@@ -76,7 +77,9 @@ def formula_flops(config: GPTConfig, n_params: int, n_tokens: int) -> float:
     return float((6 * n_params + attention) * n_tokens)
 
 
-def xla_flops(config: GPTConfig, *, batch_size: int, n_micro: int) -> float:
+def xla_flops(
+    graph: nnx.GraphDef, params: nnx.State, *, block_size: int, batch_size: int, n_micro: int
+) -> float:
     """FLOPs of one update as XLA counts them in the reference step; nothing is compiled or run.
 
     The reference is the step unrolled, with AdamW, on the CPU backend: there XLA sees every
@@ -86,9 +89,11 @@ def xla_flops(config: GPTConfig, *, batch_size: int, n_micro: int) -> float:
     """
     tx = optax.adamw(1e-3)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        state = jax.eval_shape(lambda: initial_state(config, tx, 0))
-        x_ABT = jax.ShapeDtypeStruct((1, batch_size // n_micro, config.block_size), jnp.int32)
-        graph = model_graph(config)
+        state = jax.eval_shape(
+            lambda params: TrainState(jnp.zeros((), jnp.int32), params, tx.init(params)),
+            jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params),
+        )
+        x_ABT = jax.ShapeDtypeStruct((1, batch_size // n_micro, block_size), jnp.int32)
         lowered = jax.jit(lambda *inputs: train_step(graph, tx, None, *inputs)).lower(
             state, x_ABT, x_ABT
         )
@@ -133,13 +138,16 @@ def peak(devices: list[jax.Device], dtype: str, *, cache: Path | None) -> Peak:
 
 
 def _measured_peak(device: jax.Device, dtype: str) -> float:
-    """FLOP/s of the fastest of a few square matrix products, about a third of a second in all."""
+    """FLOP/s of the fastest of a few square matrix products, about a tenth of a second in all.
+
+    Short, since every start measures again and the highest rate is what counts.
+    """
     n = 1024 if device.platform == "cpu" else 8192
     rows = np.random.default_rng(0).normal(size=(n, n)).astype(np.float32)
     a = jax.device_put(jnp.asarray(rows, dtype), device)
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()
-    fastest, until = float("inf"), time.perf_counter() + 0.25
+    fastest, until = float("inf"), time.perf_counter() + 0.1
     while time.perf_counter() < until:
         start = time.perf_counter()
         product(a).block_until_ready()

@@ -80,7 +80,11 @@ class Program:
         self.n_tokens = config.train.batch_size * config.model.block_size
         self.formula_flops = flops.formula_flops(model_config, self.n_params, self.n_tokens)
         self.flops = flops.xla_flops(
-            model_config, batch_size=config.train.batch_size, n_micro=n_micro
+            graph,
+            self.state.params,
+            block_size=config.model.block_size,
+            batch_size=config.train.batch_size,
+            n_micro=n_micro,
         )
         self.peak = flops.peak(devices, config.model.dtype, cache=cache.folder())
 
