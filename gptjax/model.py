@@ -8,7 +8,6 @@ two axes (N, D): on a CPU, XLA multiplies those about twice as fast as three.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import flax.struct
 import jax
@@ -17,6 +16,7 @@ from flax import nnx
 
 from gptjax import gradients
 from gptjax.config import GPTConfig
+from gptjax.layers import LayerNorm, Linear, RMSNorm, TokenShift, float32_at_least, rotated
 
 # Up to this vocabulary a token is looked up by a one-hot matrix product: its gradient is one as
 # well, where that of an indexed look-up is a scatter-add, slow on CPUs and GPUs alike.
@@ -27,13 +27,6 @@ _INIT_STD = 0.02
 
 # An untied head starts so near to zero that all symbols are equally likely.
 _HEAD_STD = 1e-3
-
-# Keeps a row of zeros finite.
-_RMS_EPSILON = 1e-6
-
-# The slowest pair of axes turns by one radian in this many tokens: contexts here are short, where
-# Su et al. 2021, RoFormer, have 10,000.
-_ROTARY_BASE = 1000.0
 
 # With normalised queries and keys no product exceeds 1, and a softmax over them is too flat.
 _QK_NORM_SHARPNESS = 1.2
@@ -49,23 +42,6 @@ class LayerCache:
     keys_values: KeysValues | None
     before_attention_BSC: jax.Array | None
     before_mlp_BSC: jax.Array | None
-
-
-class Linear(nnx.Linear):
-    """Flax's, for inputs of two axes, with a faster gradient."""
-
-    def __call__(self, x_ND: jax.Array) -> jax.Array:  # type: ignore[override]
-        y_NF = gradients.product(x_ND, self.kernel[...].astype(self.dtype))
-        return y_NF if self.bias is None else y_NF + self.bias[...].astype(self.dtype)[None]
-
-
-class LayerNorm(nnx.LayerNorm):
-    """Flax's, for inputs of two axes, with a faster gradient."""
-
-    def __call__(self, x_ND: jax.Array) -> jax.Array:  # type: ignore[override]
-        assert self.scale is not None
-        bias_D = None if self.bias is None else self.bias[...]
-        return gradients.layer_norm(x_ND, self.scale[...], bias_D)
 
 
 def _linear(config: GPTConfig, n_in: int, n_out: int, *, std: float, rngs: nnx.Rngs) -> Linear:
@@ -87,15 +63,6 @@ def _layer_norm(config: GPTConfig, rngs: nnx.Rngs) -> LayerNorm:
         param_dtype=config.param_dtype,
         rngs=rngs,
     )
-
-
-class RMSNorm(nnx.Module):
-    """Each token divided by its root mean square; it has no weights."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        wide = x.astype(_float32_at_least(x.dtype))
-        mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-        return (wide * jax.lax.rsqrt(mean_square + _RMS_EPSILON)).astype(x.dtype)
 
 
 def _norm(config: GPTConfig, rngs: nnx.Rngs) -> nnx.Module:
@@ -120,25 +87,6 @@ def _residual_std(config: GPTConfig) -> float:
     return _INIT_STD / math.sqrt(2 * config.n_layer)
 
 
-def _float32_at_least(dtype: Any) -> jnp.dtype:
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def rotated(x_BHTK: jax.Array, start: jax.Array | int) -> jax.Array:
-    """Queries or keys of positions start, start + 1, …, each pair of axes turned by its angle.
-
-    Axis i is paired with axis i + K/2. Source: Su et al. 2021, RoFormer; layout of GPT-NeoX.
-    """
-    T, K = x_BHTK.shape[2:]
-    rate_K = jnp.tile(_ROTARY_BASE ** (-jnp.arange(0, K, 2) / K), 2)
-    angle_TK = (start + jnp.arange(T))[:, None] * rate_K[None]
-    sign_K = jnp.where(jnp.arange(K) < K // 2, -1, 1)
-    cos_TK = jnp.cos(angle_TK).astype(x_BHTK.dtype)
-    sin_TK = (sign_K[None] * jnp.sin(angle_TK)).astype(x_BHTK.dtype)
-    # A roll of the axes is one operation where splitting and joining them are three.
-    return x_BHTK * cos_TK[None, None] + jnp.roll(x_BHTK, K // 2, -1) * sin_TK[None, None]
-
-
 class Attention(nnx.Module):
     """Causal self-attention with one fused projection for queries, keys and values."""
 
@@ -146,7 +94,7 @@ class Attention(nnx.Module):
         self.n_head = config.n_head
         self.is_rotary = config.position == "rotary"
         self.qk_norm = RMSNorm() if config.qk_norm else None
-        self.wide = _float32_at_least(config.dtype)
+        self.wide = float32_at_least(config.dtype)
         n_embd = config.n_embd
         self.qkv = _linear(config, n_embd, 3 * n_embd, std=_INIT_STD, rngs=rngs)
         self.out = _linear(config, n_embd, n_embd, std=_residual_std(config), rngs=rngs)
@@ -193,32 +141,6 @@ class Attention(nnx.Module):
             gathered_BHTK = jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)
         gathered_ND = gathered_BHTK.transpose(0, 2, 1, 3).reshape(x_ND.shape)
         return self.out(gathered_ND), (k_BHSK, v_BHSK)
-
-
-class TokenShift(nnx.Module):
-    """Replaces half of each token's C·2 channels by those of the token before; it has no weights.
-
-    A block then sees pairs of symbols at once. Source: RWKV's token shift (Peng et al. 2023), with
-    a fixed half in place of learned shares.
-    """
-
-    def __call__(
-        self, x_ND: jax.Array, *, batch_size: int, before: jax.Array | None, start: jax.Array | int
-    ) -> tuple[jax.Array, jax.Array]:
-        """The mixed tokens, and the array of what each position is given, which starts with zeros.
-
-        With such an array (`before`, axes BSC) the tokens stand at start, start + 1, …
-        """
-        x_BTD = x_ND.reshape(batch_size, -1, x_ND.shape[1])
-        T, C = x_BTD.shape[1], x_BTD.shape[2] // 2
-        own_BTC = x_BTD[..., :C]
-        if before is None:
-            before = jnp.pad(own_BTC, ((0, 0), (1, 0), (0, 0)))
-        else:
-            before = jax.lax.dynamic_update_slice_in_dim(before, own_BTC, start + 1, axis=1)
-        given_BTC = jax.lax.dynamic_slice_in_dim(before, start, T, axis=1)
-        mixed_BTD = jnp.concatenate([given_BTC, x_BTD[..., C:]], axis=-1)
-        return mixed_BTD.reshape(x_ND.shape), before
 
 
 class MLP(nnx.Module):
@@ -282,7 +204,7 @@ class GPT(nnx.Module):
     """A decoder-only transformer; its head is the token embedding, transposed, or its own."""
 
     def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
-        self.wide = _float32_at_least(config.dtype)
+        self.wide = float32_at_least(config.dtype)
         self.wte = _embed(config, config.vocab_size, rngs)
         if config.position == "learned":
             self.wpe = _embed(config, config.block_size, rngs)

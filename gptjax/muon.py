@@ -1,8 +1,8 @@
 """Muon: momentum made orthogonal, for the matrices inside the blocks.
 
 Source: Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks. optax.contrib
-has it too; its five Newton-Schulz steps cost a small model on a CPU as much as the whole gradient,
-the three here a third of that.
+has it too; its five Newton-Schulz steps cost a small model on a CPU nearly as much as the whole
+gradient, the three here half of that.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from flax import nnx
 
-from gptjax import model, optim, step
+from gptjax import layers, model, optim, step
 from gptjax.config import default_config, validate
 
 ONE_AT_A_TIME = [{name: value} for name, value in tiny.MODERN.items() if name != "zero_residual"]
@@ -123,7 +123,7 @@ def test_rotated_products_depend_on_the_distance_only():
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 6))
 
     def product(i, j):
-        return float(jnp.sum(model.rotated(q, i) * model.rotated(k, j)))
+        return float(jnp.sum(layers.rotated(q, i) * layers.rotated(k, j)))
 
     assert product(3, 1) == pytest.approx(product(13, 11), rel=1e-4)
     assert abs(product(3, 1) - product(3, 2)) > 1e-3

@@ -1,0 +1,90 @@
+"""What the GPT's blocks are put together from, beside attention; axes are named as in model.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gptjax import gradients
+
+# Keeps a row of zeros finite.
+_RMS_EPSILON = 1e-6
+
+# The slowest pair of axes turns by one radian in this many tokens: contexts here are short, where
+# Su et al. 2021, RoFormer, have 10,000.
+_ROTARY_BASE = 1000.0
+
+
+def float32_at_least(dtype: Any) -> jnp.dtype:
+    """The wider of a dtype and float32."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+class Linear(nnx.Linear):
+    """Flax's, for inputs of two axes, with a faster gradient."""
+
+    def __call__(self, x_ND: jax.Array) -> jax.Array:  # type: ignore[override]
+        y_NF = gradients.product(x_ND, self.kernel[...].astype(self.dtype))
+        return y_NF if self.bias is None else y_NF + self.bias[...].astype(self.dtype)[None]
+
+
+class LayerNorm(nnx.LayerNorm):
+    """Flax's, for inputs of two axes, with a faster gradient."""
+
+    def __call__(self, x_ND: jax.Array) -> jax.Array:  # type: ignore[override]
+        assert self.scale is not None
+        bias_D = None if self.bias is None else self.bias[...]
+        return gradients.layer_norm(x_ND, self.scale[...], bias_D)
+
+
+class RMSNorm(nnx.Module):
+    """Each token divided by its root mean square; it has no weights."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(float32_at_least(x.dtype))
+        mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+        return (wide * jax.lax.rsqrt(mean_square + _RMS_EPSILON)).astype(x.dtype)
+
+
+class TokenShift(nnx.Module):
+    """Replaces half of each token's C·2 channels by those of the token before; it has no weights.
+
+    A block then sees pairs of symbols at once. Source: RWKV's token shift (Peng et al. 2023), with
+    a fixed half in place of learned shares.
+    """
+
+    def __call__(
+        self, x_ND: jax.Array, *, batch_size: int, before: jax.Array | None, start: jax.Array | int
+    ) -> tuple[jax.Array, jax.Array]:
+        """The mixed tokens, and the array of what each position is given, which starts with zeros.
+
+        With such an array (`before`, axes BSC) the tokens stand at start, start + 1, …
+        """
+        x_BTD = x_ND.reshape(batch_size, -1, x_ND.shape[1])
+        T, C = x_BTD.shape[1], x_BTD.shape[2] // 2
+        own_BTC = x_BTD[..., :C]
+        if before is None:
+            before = jnp.pad(own_BTC, ((0, 0), (1, 0), (0, 0)))
+        else:
+            before = jax.lax.dynamic_update_slice_in_dim(before, own_BTC, start + 1, axis=1)
+        given_BTC = jax.lax.dynamic_slice_in_dim(before, start, T, axis=1)
+        mixed_BTD = jnp.concatenate([given_BTC, x_BTD[..., C:]], axis=-1)
+        return mixed_BTD.reshape(x_ND.shape), before
+
+
+def rotated(x_BHTK: jax.Array, start: jax.Array | int) -> jax.Array:
+    """Queries or keys of positions start, start + 1, …, each pair of axes turned by its angle.
+
+    Axis i is paired with axis i + K/2. Source: Su et al. 2021, RoFormer; layout of GPT-NeoX.
+    """
+    T, K = x_BHTK.shape[2:]
+    rate_K = jnp.tile(_ROTARY_BASE ** (-jnp.arange(0, K, 2) / K), 2)
+    angle_TK = (start + jnp.arange(T))[:, None] * rate_K[None]
+    sign_K = jnp.where(jnp.arange(K) < K // 2, -1, 1)
+    cos_TK = jnp.cos(angle_TK).astype(x_BHTK.dtype)
+    sin_TK = (sign_K[None] * jnp.sin(angle_TK)).astype(x_BHTK.dtype)
+    # A roll of the axes is one operation where splitting and joining them are three.
+    return x_BHTK * cos_TK[None, None] + jnp.roll(x_BHTK, K // 2, -1) * sin_TK[None, None]
