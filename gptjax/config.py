@@ -108,6 +108,9 @@ KNOBS: dict[str, Knob] = {
     "model.token_shift": Knob(
         False, "half of what a block reads of each token is the token before's"
     ),
+    "model.attention_rows": _at_least(
+        0, 0, "queries that attend at once; 0: all on a GPU, up to 64 on a CPU; same results"
+    ),
     "model.zero_residual": Knob(False, "start with blocks that add nothing to the stream"),
     "optim.name": _one_of(
         "adamw", ("adamw", "muon"), "muon: for the blocks' matrices, AdamW for the rest"
@@ -175,6 +178,7 @@ class GPTConfig:
     qk_norm: bool
     tie_embeddings: bool
     token_shift: bool
+    attention_rows: int
     zero_residual: bool
     vocab_size: int
 

@@ -31,6 +31,10 @@ _HEAD_STD = 1e-3
 # With normalised queries and keys no product exceeds 1, and a softmax over them is too flat.
 _QK_NORM_SHARPNESS = 1.2
 
+# Measured on a CPU at contexts 64 to 256: fewer rows are more, smaller operations, more rows are
+# more products of what is masked, and scores that leave the processor's cache.
+_CPU_ATTENTION_ROWS = 64
+
 # Keys and values of the tokens seen so far.
 KeysValues = tuple[jax.Array, jax.Array]
 
@@ -94,6 +98,7 @@ class Attention(nnx.Module):
         self.n_head = config.n_head
         self.is_rotary = config.position == "rotary"
         self.qk_norm = RMSNorm() if config.qk_norm else None
+        self.attention_rows = config.attention_rows
         self.wide = float32_at_least(config.dtype)
         n_embd = config.n_embd
         self.qkv = _linear(config, n_embd, 3 * n_embd, std=_INIT_STD, rngs=rngs)
@@ -130,17 +135,51 @@ class Attention(nnx.Module):
             k_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[0], k_BHSK, start, axis=2)
             v_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[1], v_BHSK, start, axis=2)
         with jax.named_scope("attention"):  # Profiles tell it from the other products by this.
-            seen_TS = jnp.arange(k_BHSK.shape[2])[None, :] <= start + jnp.arange(T)[:, None]
-            scores_BHTS = (
-                jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK, preferred_element_type=self.wide)
-                / temperature
+            gathered_BHTK = self._gathered(
+                q_BHTK, k_BHSK, v_BHSK, temperature=temperature, start=start, rngs=rngs
             )
-            scores_BHTS = jnp.where(seen_TS[None, None], scores_BHTS, -jnp.inf)
-            weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(x_ND.dtype)
-            weights_BHTS = self.dropout(weights_BHTS, deterministic=rngs is None, rngs=rngs)
-            gathered_BHTK = jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)
         gathered_ND = gathered_BHTK.transpose(0, 2, 1, 3).reshape(x_ND.shape)
         return self.out(gathered_ND), (k_BHSK, v_BHSK)
+
+    def _gathered(self, q_BHTK, k_BHSK, v_BHSK, *, temperature, start, rngs) -> jax.Array:
+        """The values each query gathers, a few rows of queries at a time.
+
+        Rows at positions known while tracing are multiplied with the keys up to the last of them
+        only: what comes after them, half of all products, would be masked anyway.
+        """
+        (B, H, T, _), S = q_BHTK.shape, k_BHSK.shape[2]
+        is_known = isinstance(start, int)
+        n_rows = (self.attention_rows or _fitting_rows(T)) if is_known else T
+        keep = 1 - self.dropout.rate
+        kept_BHTS = None
+        if rngs is not None and keep < 1:  # One draw, so that the rows do not change the mask.
+            kept_BHTS = jax.random.bernoulli(rngs.dropout(), keep, (B, H, T, S))
+        gathered = []
+        for first in range(0, T, n_rows):
+            last = min(first + n_rows, T)
+            n_seen = start + last if is_known else S
+            seen_TS = jnp.arange(n_seen)[None, :] <= start + jnp.arange(first, last)[:, None]
+            mask_TS = jnp.where(seen_TS, 0, -jnp.inf).astype(self.wide)
+            scores_BHTS = jnp.einsum(
+                "BHTK,BHSK->BHTS",
+                q_BHTK[:, :, first:last],
+                k_BHSK[:, :, :n_seen],
+                preferred_element_type=self.wide,
+            )
+            weights_BHTS = jax.nn.softmax(scores_BHTS / temperature + mask_TS[None, None], axis=-1)
+            weights_BHTS = weights_BHTS.astype(q_BHTK.dtype)
+            if kept_BHTS is not None:
+                here_BHTS = kept_BHTS[:, :, first:last, :n_seen]
+                weights_BHTS = jnp.where(here_BHTS, weights_BHTS / keep, 0)
+            gathered.append(jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK[:, :, :n_seen]))
+        return jnp.concatenate(gathered, axis=2)
+
+
+def _fitting_rows(n_queries: int) -> int:
+    """Rows of queries that attend at once: on a GPU all, one kernel is faster than several."""
+    if jax.default_backend() != "cpu":
+        return n_queries
+    return min(_CPU_ATTENTION_ROWS, -(-n_queries // 2))
 
 
 class MLP(nnx.Module):

@@ -29,7 +29,7 @@ _IDENTITY = (
     "optim.master_weights",
     "train.batch_size",
     "train.grad_accum_steps",
-) + tuple(name for name in KNOBS if name.startswith("model."))
+) + tuple(name for name in KNOBS if name.startswith("model.") and name != "model.attention_rows")
 
 # A fork may change all but what the arrays' shapes and dtypes follow from.
 _SHAPE = (

@@ -50,6 +50,7 @@ OTHER_VALUES = {
     "model.qk_norm": True,
     "model.tie_embeddings": False,
     "model.token_shift": True,
+    "model.attention_rows": 5,
     "model.zero_residual": True,
     "optim.name": "muon",
     "optim.muon_learning_rate": 0.03,
@@ -383,6 +384,7 @@ WHOLE_RANGES = {
     "checkpoint.interval": (1, 2**31 - 1),
     "checkpoint.keep": (1, 2**31 - 1),
     "log.interval": (1, 2**31 - 1),
+    "model.attention_rows": (0, 2**31 - 1),
     "mesh.data": (0, 2**31 - 1),
     "mesh.cpu_devices": (1, 256),
 }

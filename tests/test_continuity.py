@@ -332,7 +332,7 @@ WHEN_RESUMED = {
         train.max_iters train.updates_per_dispatch
         eval.interval eval.mode eval.iters eval.max_tokens
         checkpoint.interval checkpoint.keep log.interval log.tensorboard
-        mesh.data mesh.cpu_devices
+        model.attention_rows mesh.data mesh.cpu_devices
     """,
     "silent": "out_dir init_from",
 }

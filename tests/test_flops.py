@@ -18,6 +18,7 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_xlas_count_agrees_with_the_formula(path):
     config = load_config(str(path), {})
+    config.model.attention_rows = config.model.block_size  # as program.py counts
     model = GPTConfig(**config.model, vocab_size=65)
     state = jax.eval_shape(lambda: step.initial_state(model, optim.optimizer(config), 0))
     n_params = n_parameters(state.params)

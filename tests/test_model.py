@@ -121,6 +121,30 @@ def test_dropout_acts_in_training_only():
     np.testing.assert_array_equal(one, tiny.apply(graph, params, ids_BT, jax.random.key(1)))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_rows_of_attention_change_nothing(dropout, x64):
+    """However few queries attend at once, outputs, masks and gradients are those of all at once."""
+
+    def loss(params, graph, ids_BT):
+        rngs = nnx.Rngs(dropout=jax.random.key(3)) if dropout else None
+        logits_BTV = nnx.merge(graph, params)(ids_BT, rngs=rngs)
+        return (logits_BTV**2).mean(), logits_BTV
+
+    wide = dict(dtype="float64", param_dtype="float64", dropout=dropout)
+    ids_BT, _ = tiny.batch(2, 7)
+    results = {}
+    for rows in (7, 1, 2, 3, 0):
+        graph, params = fresh(attention_rows=rows, **wide)
+        params = jax.tree.map(lambda leaf: 20 * leaf, params)
+        gradient = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+        results[rows] = gradient(params, graph, ids_BT)
+    whole = results.pop(7)
+    for found in results.values():
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+            assert np.abs(b).max() > 1e-6
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+
+
 def test_attention_dropout_draws_a_mask_for_every_weight():
     """Not one mask shared by heads or sequences; what stays is scaled up by 1/(1 - rate)."""
     B, H, K, T = 5, 3, 5, 7
