@@ -179,31 +179,41 @@ class Bench:
         return peer.script("train", *self.given, f"--config.out_dir={folder}/gptjax", *more)
 
     def _sample(self) -> dict[str, Any]:
-        """Whole processes, and what is left of them without the time of one that writes little."""
-        ours: list[peer.Finished] = []
+        """Whole processes, and what is left of them without the time of one that writes little.
+
+        Ours twice: as nanoGPT does it, and with a window that moves by half of itself.
+        """
+        strides = (1, max(1, self.config.model.block_size // 2))
+        ours: dict[int, list[peer.Finished]] = {stride: [] for stride in strides}
         theirs: list[peer.Finished] = []
-        starts: dict[str, list[float]] = {"gptjax": [], "nanoGPT": []}
+        starts: dict[object, list[float]] = {name: [] for name in (*strides, "nanoGPT")}
         with tempfile.TemporaryDirectory() as folder:
             peer.run(self._training(folder, *_ONE_UPDATE, *_LEAST_EVALUATION))
             if self.nanogpt:
                 self.nanogpt.train_once(self.peer_config, f"{folder}/nanogpt")
-            command = peer.script("sample", f"--out_dir={folder}/gptjax")
             for _ in self._turns("samples"):
-                ours.append(peer.run(command))
-                starts["gptjax"].append(peer.run([*command, "--max_new_tokens=1"]).seconds)
+                for stride in strides:
+                    command = peer.script("sample", f"--out_dir={folder}/gptjax")
+                    command.append(f"--stride={stride}")
+                    ours[stride].append(peer.run(command))
+                    starts[stride].append(peer.run([*command, "--max_new_tokens=1"]).seconds)
                 if self.nanogpt:
                     theirs.append(self.nanogpt.sample(f"{folder}/nanogpt", n_tokens=500))
                     start = self.nanogpt.sample(f"{folder}/nanogpt", n_tokens=1)
                     starts["nanoGPT"].append(start.seconds)
-        whole = _sides(ours, theirs)
-        alone = [
-            Side(side.name, [a - b for a, b in zip(side.values, starts[side.name], strict=True)])
-            for side in whole
-        ]
-        return {
-            "whole": _reported(whole, "s, 10 x 500 characters"),
-            "without_start_up": _reported(alone, "s, start-up taken off"),
-        }
+        results = {}
+        for stride in strides:
+            whole = _sides(ours[stride], theirs)
+            alone = [
+                Side(side.name, [a - b for a, b in zip(side.values, start, strict=True)])
+                for side, start in zip(whole, (starts[stride], starts["nanoGPT"]), strict=False)
+            ]
+            print(f"--stride {stride}")
+            results[f"stride_{stride}"] = {
+                "whole": _reported(whole, "s, 10 x 500 characters"),
+                "without_start_up": _reported(alone, "s, start-up taken off"),
+            }
+        return results
 
     def _start(self) -> dict[str, Any]:
         cold: list[peer.Finished] = []

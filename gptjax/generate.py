@@ -3,10 +3,16 @@
 nanoGPT feeds the model the last `block_size` tokens at positions 0, 1, …. Up to block_size tokens
 a cache holds what earlier tokens contributed. Beyond, every new token moves all others one
 position down, which changes their keys and values: then the window is computed anew, which is
-exactly what nanoGPT computes. (A cache that merely slides would be another model.)
+exactly what nanoGPT computes. (A cache that merely slides would be another model.) A window that
+moves by a `stride` of more than one token is computed anew as much less often, and grows again in
+between: far quicker, from the same model, with block_size − stride to block_size tokens in view.
 """
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
 
 import flax.struct
 import jax
@@ -18,6 +24,49 @@ from gptjax.config import GPTConfig
 from gptjax.model import LayerCache, empty_caches
 
 
+def continuations(
+    graph: nnx.GraphDef,
+    config: GPTConfig,
+    params: nnx.State,
+    ids: np.ndarray,
+    key: jax.Array,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    stride: int,
+    n_slots: int,
+) -> Iterator[np.ndarray]:
+    """Yields the tokens that follow `ids` in each of `num_samples` texts, some at a time.
+
+    Each array has axes B and up to `n_slots`; sample b's i-th token depends on the key, b and i
+    alone: neither on how many samples there are nor on how they are cut into arrays.
+    """
+    settings: dict[str, Any] = dict(n_slots=n_slots, top_k=top_k)
+    extend = {
+        False: jax.jit(functools.partial(grow, graph, **settings), donate_argnums=1),
+        True: jax.jit(
+            functools.partial(slide, graph, config, stride=stride, **settings), donate_argnums=1
+        ),
+    }
+    prompt_BT, length = pad_prompt(ids, block_size=config.block_size, batch_size=num_samples)
+    # The length is an argument, so that prompts of any length share one compiled program.
+    progress = jax.jit(functools.partial(begin, graph, config))(params, prompt_BT, length)
+    n_done = 0
+    while n_done < max_new_tokens:
+        is_full = length == config.block_size
+        # A window that slid by more than a token has room to grow again.
+        most = config.block_size - length if not is_full else n_slots if stride == 1 else 1
+        n_tokens = min(most, n_slots, max_new_tokens - n_done)
+        progress, tokens_BK = extend[is_full](
+            params, progress, key, n_tokens, jnp.asarray(temperature, jnp.float32)
+        )
+        length += 1 - stride if is_full else n_tokens
+        n_done += n_tokens
+        yield np.asarray(tokens_BK)[:, :n_tokens]
+
+
 @flax.struct.dataclass
 class Progress:
     """Where generation stands: all samples of a batch have the same number of tokens."""
@@ -26,7 +75,7 @@ class Progress:
     length: jax.Array  # tokens in the window
     n_new: jax.Array  # tokens generated so far
     logits_BV: jax.Array  # of the next token
-    caches: list[LayerCache]
+    caches: list[LayerCache]  # of the window's tokens, where `grow` is to follow
 
 
 def begin(
@@ -60,7 +109,7 @@ def choose(
     return jnp.where(temperature == 0, jnp.argmax(logits_BV, axis=-1), drawn_B).astype(jnp.int32)
 
 
-def extend(
+def grow(
     graph: nnx.GraphDef,
     params: nnx.State,
     progress: Progress,
@@ -71,23 +120,65 @@ def extend(
     n_slots: int,
     top_k: int,
 ) -> tuple[Progress, jax.Array]:
-    """Generates `n_tokens` ≤ n_slots more: the state after them, and the tokens, axes B, n_slots.
+    """Generates `n_tokens` ≤ n_slots more, for which the window has room.
 
-    Sample b's i-th token depends on the key, b and i alone: neither on how many samples there are
-    nor on how generation is cut into calls.
+    Returns the state after them, and the tokens, axes B, n_slots.
+    """
+    model = nnx.merge(graph, params)
+
+    def take(progress, token_B):
+        window_BT = jax.lax.dynamic_update_slice_in_dim(
+            progress.window_BT, token_B[:, None], progress.length, axis=1
+        )
+        logits_BV, caches = model.next_logits(
+            token_B[:, None], last=0, caches=progress.caches, start=progress.length
+        )
+        return Progress(window_BT, progress.length + 1, progress.n_new + 1, logits_BV, caches)
+
+    return _repeated(take, progress, key, n_tokens, temperature, n_slots=n_slots, top_k=top_k)
+
+
+def slide(
+    graph: nnx.GraphDef,
+    config: GPTConfig,
+    params: nnx.State,
+    progress: Progress,
+    key: jax.Array,
+    n_tokens: jax.Array,
+    temperature: jax.Array,
+    *,
+    n_slots: int,
+    top_k: int,
+    stride: int,
+) -> tuple[Progress, jax.Array]:
+    """As `grow`, for a full window, which drops its first `stride` tokens for the next one.
+
+    With a stride above 1 there is room after it: one token at a time, then.
     """
     model = nnx.merge(graph, params)
     B, block_size = progress.window_BT.shape
+    length = block_size - stride + 1
 
-    def grow(window_BT, length, caches, token_B):
-        window_BT = jax.lax.dynamic_update_slice_in_dim(window_BT, token_B[:, None], length, axis=1)
-        logits_BV, caches = model.next_logits(token_B[:, None], last=0, caches=caches, start=length)
-        return window_BT, logits_BV, caches
-
-    def slide(window_BT, length, caches, token_B):
-        window_BT = jnp.concatenate([window_BT[:, 1:], token_B[:, None]], axis=1)
+    def take(progress, token_B):
+        kept_BT = jnp.concatenate([progress.window_BT[:, stride:], token_B[:, None]], axis=1)
+        window_BT = jnp.pad(kept_BT, ((0, 0), (0, stride - 1)))
+        # Where every window is computed anew, nothing of it is kept for the next.
+        caches = None if stride == 1 else empty_caches(config, B)
         logits_BV, caches = model.next_logits(window_BT, last=length - 1, caches=caches, start=0)
-        return window_BT, logits_BV, caches
+        return Progress(
+            window_BT,
+            jnp.asarray(length, jnp.int32),
+            progress.n_new + 1,
+            logits_BV,
+            progress.caches if stride == 1 else caches,
+        )
+
+    return _repeated(take, progress, key, n_tokens, temperature, n_slots=n_slots, top_k=top_k)
+
+
+def _repeated(take, progress, key, n_tokens, temperature, *, n_slots, top_k):
+    """`n_tokens` times: draws each sample's next token and lets `take` put it into the window."""
+    B = progress.window_BT.shape[0]
 
     def one_token(index, carry):
         progress, tokens_BK = carry
@@ -95,23 +186,7 @@ def extend(
         token_B = choose(
             progress.logits_BV, at(jnp.arange(B)), temperature=temperature, top_k=top_k
         )
-        window_BT, logits_BV, caches = jax.lax.cond(
-            progress.length < block_size,
-            grow,
-            slide,
-            progress.window_BT,
-            progress.length,
-            progress.caches,
-            token_B,
-        )
-        progress = Progress(
-            window_BT=window_BT,
-            length=jnp.minimum(progress.length + 1, block_size),
-            n_new=progress.n_new + 1,
-            logits_BV=logits_BV,
-            caches=caches,
-        )
-        return progress, tokens_BK.at[:, index].set(token_B)
+        return take(progress, token_B), tokens_BK.at[:, index].set(token_B)
 
     empty_BK = jnp.zeros((B, n_slots), jnp.int32)
     return jax.lax.fori_loop(0, n_tokens, one_token, (progress, empty_BK))

@@ -8,6 +8,7 @@ two axes (N, D): on a CPU, XLA multiplies those about twice as fast as three.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -270,18 +271,20 @@ class GPT(nnx.Module):
         ids_BT: jax.Array,
         *,
         last: jax.Array | int,
-        caches: list[LayerCache],
+        caches: list[LayerCache] | None,
         start: jax.Array | int,
     ) -> tuple[jax.Array, list[LayerCache]]:
         """Logits (BV) of the token after `ids_BT[:, last]`, and the caches with these tokens in.
 
         The tokens stand at positions start, start + 1, …; whatever follows `last` (padding) is
-        cached too, but is overwritten before anything attends to it.
+        cached too, but is overwritten before anything attends to it. Without caches they are all
+        the tokens there are.
         """
         B, T = ids_BT.shape
         x_ND = self._embedded(ids_BT, start=start)
         filled = []
-        for block, cache in zip(self.blocks, caches, strict=True):
+        known: Sequence[LayerCache | None] = caches or [None] * len(self.blocks)
+        for block, cache in zip(self.blocks, known, strict=True):
             x_ND, cache = block(x_ND, batch_size=B, cache=cache, start=start)
             filled.append(cache)
         x_BTD = x_ND.reshape(B, T, -1)

@@ -14,6 +14,12 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--temperature", type=float, default=0.8, help="0: greedy; default: 0.8")
     flags.add_argument("--top_k", type=int, default=200, help="0: all; default: 200")
     flags.add_argument("--seed", type=int, default=1337, help="default: 1337")
+    flags.add_argument(
+        "--stride",
+        type=int,
+        default=1,
+        help="characters by which a full window moves on at once; more is quicker (default: 1)",
+    )
     arguments, leftovers = flags.parse_known_args(argv)
     flags.exit_on_leftovers(leftovers)
     from gptjax.sample import sample  # JAX is imported only once the flags are good

@@ -301,6 +301,7 @@ SAMPLING = cases(
     ("--prompt_file prompt.bin", "--prompt_file: prompt.bin; is not UTF-8"),
     ("--prompt_file prompt_large.txt", "--prompt_file: prompt_large.txt; is larger than 1 MB"),
     ("--prompt abc --prompt_file prompt.txt", "--prompt_file: prompt.txt", "together"),
+    ("--stride 0", "--stride: 0; must be from 1 to block_size"),
     ("--temperature -0.5", "--temperature: -0.5; must be ≥ 0 and finite"),
     ("--temperature nan", "--temperature: nan; must be ≥ 0 and finite"),
     ("--temperature inf", "--temperature: inf; must be ≥ 0 and finite"),

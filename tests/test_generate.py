@@ -13,8 +13,6 @@ N_NEW = 20
 
 _CONFIG = tiny.model_config()
 _MODERN = tiny.modern_config()
-_begin = jax.jit(generate.begin, static_argnums=(0, 1))
-_extend = jax.jit(generate.extend, static_argnums=0, static_argnames=("n_slots", "top_k"))
 
 
 def model(config=_CONFIG):
@@ -30,60 +28,75 @@ def model(config=_CONFIG):
     return graph, grown
 
 
-def continued(graph, params, ids, *, n_samples=1, cuts=(N_NEW,), seed=0, temperature=1.0, top_k=0):
-    config = _MODERN if "head" in params else _CONFIG
-    prompt_BT, length = generate.pad_prompt(
-        np.asarray(ids), block_size=config.block_size, batch_size=n_samples
+def continued(
+    graph,
+    params,
+    ids,
+    *,
+    num_samples=1,
+    n_slots=N_NEW,
+    seed=0,
+    temperature=1.0,
+    top_k=0,
+    stride=1,
+):
+    """The new tokens of every sample, axes BT."""
+    parts = generate.continuations(
+        graph,
+        _MODERN if "head" in params else _CONFIG,
+        params,
+        np.asarray(ids),
+        jax.random.key(seed),
+        num_samples=num_samples,
+        max_new_tokens=N_NEW,
+        temperature=temperature,
+        top_k=top_k,
+        stride=stride,
+        n_slots=n_slots,
     )
-    progress = _begin(graph, config, params, prompt_BT, length)
-    parts = []
-    for n_tokens in cuts:
-        progress, tokens_BK = _extend(
-            graph,
-            params,
-            progress,
-            jax.random.key(seed),
-            n_tokens,
-            jnp.float32(temperature),
-            n_slots=N_NEW,
-            top_k=top_k,
-        )
-        parts.append(np.asarray(tokens_BK)[:, :n_tokens])
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(list(parts), axis=1)
 
 
 @pytest.mark.parametrize("config", [_CONFIG, _MODERN], ids=["nanogpt", "modern"])
-@pytest.mark.parametrize("n_prompt", [1, 3, 7, 12])
-def test_greedy_equals_a_cache_free_reference_past_the_window(n_prompt, config):
+@pytest.mark.parametrize(
+    ("n_prompt", "stride"), [(1, 1), (3, 1), (7, 1), (12, 1), (3, 2), (12, 4), (7, 7)]
+)
+def test_greedy_equals_a_cache_free_reference_past_the_window(n_prompt, stride, config):
+    """A window that is full loses its first `stride` tokens when the next one comes."""
     graph, params = model(config)
     ids = np.random.default_rng(n_prompt).integers(0, tiny.VOCABULARY, n_prompt).tolist()
-    found = continued(graph, params, ids, temperature=0.0)[0].tolist()
-    reference = list(ids)
+    found = continued(graph, params, ids, temperature=0.0, stride=stride)[0].tolist()
+    reference, window = list(ids), ids[-7:]
     padded_BT = np.zeros((1, 7), np.int32)
     for _ in range(N_NEW):
-        window = reference[-7:]
         padded_BT[0, : len(window)] = window
         logits_BTV = tiny.apply(graph, params, jnp.asarray(padded_BT))
-        reference.append(int(np.argmax(logits_BTV[0, len(window) - 1])))
+        token = int(np.argmax(logits_BTV[0, len(window) - 1]))
+        window = [*(window[stride:] if len(window) == 7 else window), token]
+        reference.append(token)
     assert found == reference[n_prompt:]
     assert len(set(found)) > 2, "a model that repeats itself proves nothing"
 
 
-def test_same_seed_same_text_however_it_is_cut():
+@pytest.mark.parametrize("stride", [1, 3])
+def test_same_seed_same_text_however_it_is_cut(stride):
     graph, params = model()
-    whole = continued(graph, params, [3], n_samples=3)
-    np.testing.assert_array_equal(
-        continued(graph, params, [3], n_samples=3, cuts=(1, 5, 14)), whole
+    whole = continued(graph, params, [3], num_samples=3, stride=stride)
+    for n_slots in (1, 4):
+        np.testing.assert_array_equal(
+            continued(graph, params, [3], num_samples=3, n_slots=n_slots, stride=stride), whole
+        )
+    assert not np.array_equal(
+        continued(graph, params, [3], num_samples=3, seed=1, stride=stride), whole
     )
-    assert not np.array_equal(continued(graph, params, [3], n_samples=3, seed=1), whole)
     assert len({tuple(row) for row in whole.tolist()}) == 3
 
 
 def test_a_sample_does_not_depend_on_how_many_there_are():
     graph, params = model()
     np.testing.assert_array_equal(
-        continued(graph, params, [3], n_samples=2),
-        continued(graph, params, [3], n_samples=5)[:2],
+        continued(graph, params, [3], num_samples=2),
+        continued(graph, params, [3], num_samples=5)[:2],
     )
 
 

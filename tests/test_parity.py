@@ -86,18 +86,17 @@ def test_greedy_sampling_past_the_window(name, precision):
 def greedy(oracle):
     graph, params = oracle.params("init")
     wanted = oracle.arrays["greedy"][0]
-    prompt_BT, length = generate.pad_prompt(
-        wanted[:3], block_size=oracle.model_config.block_size, batch_size=1
+    new_tokens = generate.continuations(
+        graph,
+        oracle.model_config,
+        params,
+        wanted[:3],
+        jax.random.key(0),
+        num_samples=1,
+        max_new_tokens=len(wanted) - 3,
+        temperature=0.0,
+        top_k=0,
+        stride=1,
+        n_slots=len(wanted),
     )
-    n_new = len(wanted) - 3
-
-    @jax.jit
-    def continued(params):
-        progress = generate.begin(graph, oracle.model_config, params, prompt_BT, length)
-        key, greedily = jax.random.key(0), jnp.zeros(())
-        return generate.extend(
-            graph, params, progress, key, n_new, greedily, n_slots=n_new, top_k=0
-        )[1]
-
-    tokens_BK = continued(params)
-    return np.concatenate([wanted[:3], np.asarray(tokens_BK[0])])
+    return np.concatenate([wanted[:3], *(tokens_BK[0] for tokens_BK in new_tokens)])

@@ -84,11 +84,11 @@ def test_text_appears_as_it_is_written(out_dir, capsys, monkeypatch):
             yield tokens_BK
 
     monkeypatch.setattr(sample, "continuations", watched)
-    settings = dict(step="best", prompt="the", prompt_file="", num_samples=2, seed=1)
+    settings = dict(step="best", prompt="the", prompt_file="", num_samples=2, seed=1, stride=1)
     sample.sample(str(out_dir), max_new_tokens=100, temperature=1.0, top_k=0, **settings)
-    # The prompt, then 32 characters a dispatch; the last four and the other sample follow.
-    assert seen == [3, 32, 32, 32]
-    assert len(capsys.readouterr().out) == 4 + len("\n---------------\n") * 2 + 3 + 100
+    # The prompt, what fits the window of seven, then 32 characters a dispatch; all else follows.
+    assert seen == [3, 4, 32, 32]
+    assert len(capsys.readouterr().out) == 32 + len("\n---------------\n") * 2 + 3 + 100
 
 
 @pytest.mark.parametrize(
