@@ -17,7 +17,7 @@ from flax import nnx
 
 from gptjax import gradients
 from gptjax.config import GPTConfig
-from gptjax.layers import LayerNorm, Linear, RMSNorm, TokenShift, float32_at_least, rotated
+from gptjax.layers import Dropout, LayerNorm, Linear, RMSNorm, TokenShift, float32_at_least, rotated
 
 # Up to this vocabulary a token is looked up by a one-hot matrix product: its gradient is one as
 # well, where that of an indexed look-up is a scatter-add, slow on CPUs and GPUs alike.
@@ -104,7 +104,7 @@ class Attention(nnx.Module):
         n_embd = config.n_embd
         self.qkv = _linear(config, n_embd, 3 * n_embd, std=_INIT_STD, rngs=rngs)
         self.out = _linear(config, n_embd, n_embd, std=_residual_std(config), rngs=rngs)
-        self.dropout = nnx.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def __call__(
         self,
@@ -151,10 +151,7 @@ class Attention(nnx.Module):
         (B, H, T, _), S = q_BHTK.shape, k_BHSK.shape[2]
         is_known = isinstance(start, int)
         n_rows = (self.attention_rows or _fitting_rows(T)) if is_known else T
-        keep = 1 - self.dropout.rate
-        kept_BHTS = None
-        if rngs is not None and keep < 1:  # One draw, so that the rows do not change the mask.
-            kept_BHTS = jax.random.bernoulli(rngs.dropout(), keep, (B, H, T, S))
+        kept_BHTS = self.dropout.mask((B, H, T, S), rngs)  # Rows do not change it.
         gathered = []
         for first in range(0, T, n_rows):
             last = min(first + n_rows, T)
@@ -170,8 +167,9 @@ class Attention(nnx.Module):
             weights_BHTS = jax.nn.softmax(scores_BHTS / temperature + mask_TS[None, None], axis=-1)
             weights_BHTS = weights_BHTS.astype(q_BHTK.dtype)
             if kept_BHTS is not None:
-                here_BHTS = kept_BHTS[:, :, first:last, :n_seen]
-                weights_BHTS = jnp.where(here_BHTS, weights_BHTS / keep, 0)
+                weights_BHTS = self.dropout.masked(
+                    weights_BHTS, kept_BHTS[:, :, first:last, :n_seen]
+                )
             gathered.append(jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK[:, :, :n_seen]))
         return jnp.concatenate(gathered, axis=2)
 
@@ -210,7 +208,7 @@ class Block(nnx.Module):
         self.attention = Attention(config, rngs=rngs)
         self.ln_2 = _norm(config, rngs)
         self.mlp = MLP(config, rngs=rngs)
-        self.dropout = nnx.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.shift = TokenShift() if config.token_shift else None
 
     def __call__(
@@ -233,10 +231,10 @@ class Block(nnx.Module):
         attended_ND, keys_values = self.attention(
             read_ND, batch_size=batch_size, rngs=rngs, cache=cache.keys_values, start=start
         )
-        x_ND = x_ND + self.dropout(attended_ND, deterministic=rngs is None, rngs=rngs)
+        x_ND = x_ND + self.dropout(attended_ND, rngs)
         read_ND, before_mlp = shifted(self.ln_2(x_ND), cache.before_mlp_BSC)
         mixed_ND = self.mlp(read_ND)
-        x_ND = x_ND + self.dropout(mixed_ND, deterministic=rngs is None, rngs=rngs)
+        x_ND = x_ND + self.dropout(mixed_ND, rngs)
         return x_ND, LayerCache(keys_values, before_attention, before_mlp)
 
 
@@ -250,7 +248,7 @@ class GPT(nnx.Module):
             self.wpe = _embed(config, config.block_size, rngs)
         self.is_rotary = config.position == "rotary"
         self.ln_0 = RMSNorm() if config.norm == "rmsnorm" else None
-        self.dropout = nnx.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.n_layer)])
         self.ln_f = _norm(config, rngs)
         if not config.tie_embeddings:
@@ -261,7 +259,7 @@ class GPT(nnx.Module):
         """Logits of the token after each one, float32, axes BTV; `rngs` switches dropout on."""
         B, T = ids_BT.shape
         x_ND = self._embedded(ids_BT, start=0)
-        x_ND = self.dropout(x_ND, deterministic=rngs is None, rngs=rngs)
+        x_ND = self.dropout(x_ND, rngs)
         for block in self.blocks:
             x_ND, _ = block(x_ND, batch_size=B, rngs=rngs)
         return self._logits(x_ND).reshape(B, T, -1)
