@@ -114,11 +114,13 @@ class Attention(nnx.Module):
         rngs: nnx.Rngs | None,
         cache: KeysValues | None,
         start: jax.Array | int,
+        only: jax.Array | int | None = None,
     ) -> tuple[jax.Array, KeysValues]:
         """What each token gathers from itself and the tokens before it, and the keys and values.
 
         With a cache the tokens stand at positions start, start + 1, … and their keys and values
-        are written there; without one they are all the tokens there are.
+        are written there; without one they are all the tokens there are. With `only`, token number
+        `only` of each sequence gathers alone.
         """
         B, H = batch_size, self.n_head
         T, K = x_ND.shape[0] // B, x_ND.shape[1] // H
@@ -135,11 +137,14 @@ class Attention(nnx.Module):
         if cache is not None:
             k_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[0], k_BHSK, start, axis=2)
             v_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[1], v_BHSK, start, axis=2)
+        if only is not None:
+            q_BHTK = jax.lax.dynamic_slice_in_dim(q_BHTK, only, 1, axis=2)
+            start = start + only
         with jax.named_scope("attention"):  # Profiles tell it from the other products by this.
             gathered_BHTK = self._gathered(
                 q_BHTK, k_BHSK, v_BHSK, temperature=temperature, start=start, rngs=rngs
             )
-        gathered_ND = gathered_BHTK.transpose(0, 2, 1, 3).reshape(x_ND.shape)
+        gathered_ND = gathered_BHTK.transpose(0, 2, 1, 3).reshape(-1, H * K)
         return self.out(gathered_ND), (k_BHSK, v_BHSK)
 
     def _gathered(self, q_BHTK, k_BHSK, v_BHSK, *, temperature, start, rngs) -> jax.Array:
@@ -219,7 +224,9 @@ class Block(nnx.Module):
         rngs: nnx.Rngs | None = None,
         cache: LayerCache | None = None,
         start: jax.Array | int = 0,
+        only: jax.Array | int | None = None,
     ) -> tuple[jax.Array, LayerCache]:
+        """The stream after this block, of all tokens or of number `only` of each sequence."""
         cache = cache or LayerCache(None, None, None)
 
         def shifted(normal_ND, before):
@@ -229,8 +236,15 @@ class Block(nnx.Module):
 
         read_ND, before_attention = shifted(self.ln_1(x_ND), cache.before_attention_BSC)
         attended_ND, keys_values = self.attention(
-            read_ND, batch_size=batch_size, rngs=rngs, cache=cache.keys_values, start=start
+            read_ND,
+            batch_size=batch_size,
+            rngs=rngs,
+            cache=cache.keys_values,
+            start=start,
+            only=only,
         )
+        if only is not None:
+            x_ND = _token(x_ND, only, batch_size)
         x_ND = x_ND + self.dropout(attended_ND, rngs)
         read_ND, before_mlp = shifted(self.ln_2(x_ND), cache.before_mlp_BSC)
         mixed_ND = self.mlp(read_ND)
@@ -283,11 +297,12 @@ class GPT(nnx.Module):
         filled = []
         known: Sequence[LayerCache | None] = caches or [None] * len(self.blocks)
         for block, cache in zip(self.blocks, known, strict=True):
-            x_ND, cache = block(x_ND, batch_size=B, cache=cache, start=start)
+            # What the last block makes of the other tokens is read by none, unless shifted to this.
+            is_last = block is self.blocks[-1] and block.shift is None
+            only = last if is_last else None
+            x_ND, cache = block(x_ND, batch_size=B, cache=cache, start=start, only=only)
             filled.append(cache)
-        x_BTD = x_ND.reshape(B, T, -1)
-        x_BD = jax.lax.dynamic_index_in_dim(x_BTD, last, axis=1, keepdims=False)
-        return self._logits(x_BD), filled
+        return self._logits(x_ND if is_last else _token(x_ND, last, B)), filled
 
     def _embedded(self, ids_BT: jax.Array, *, start: jax.Array | int) -> jax.Array:
         B, T = ids_BT.shape
@@ -311,6 +326,12 @@ class GPT(nnx.Module):
             return self.head(x_ND).astype(self.wide)
         table_VD = self.wte.embedding[...].astype(x_ND.dtype)
         return jnp.einsum("ND,VD->NV", x_ND, table_VD, preferred_element_type=self.wide)
+
+
+def _token(x_ND: jax.Array, index: jax.Array | int, batch_size: int) -> jax.Array:
+    """The rows of token number `index` of each sequence, axes BD."""
+    x_BTD = x_ND.reshape(batch_size, -1, x_ND.shape[1])
+    return jax.lax.dynamic_index_in_dim(x_BTD, index, axis=1, keepdims=False)
 
 
 def empty_caches(config: GPTConfig, batch_size: int) -> list[LayerCache]:
