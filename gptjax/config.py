@@ -134,7 +134,7 @@ KNOBS: dict[str, Knob] = {
     "optim.lr_decay_iters": _at_least(0, 0, "updates until min_lr; 0: train.max_iters"),
     "optim.beta1": _fraction(0.9, "AdamW's decay of the mean gradient"),
     "optim.beta2": _fraction(0.99, "AdamW's decay of the mean squared gradient"),
-    "optim.weight_decay": _rate(0.1, "AdamW's decoupled decay, on tensors of ≥ 2 axes"),
+    "optim.weight_decay": _rate(0.1, "decoupled decay, on tensors of ≥ 2 axes"),
     "optim.grad_clip": _rate(1.0, "largest global gradient norm; 0: off"),
     "optim.master_weights": Knob(
         True, "with bfloat16 parameters, keep float32 copies that the optimizer updates"

@@ -7,6 +7,8 @@ gradient, the three here half of that.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -21,13 +23,17 @@ _QUINTICS = (
 )
 
 
-def muon(learning_rate: optax.Schedule, *, momentum: float) -> optax.GradientTransformation:
-    """The rule for matrices (in, out); Nesterov's momentum, no weight decay."""
+def muon(
+    learning_rate: optax.Schedule, *, momentum: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """The rule for matrices (in, out); Nesterov's momentum, and AdamW's decoupled weight decay."""
+
+    def decayed_update(path, update_IO, weights_IO):
+        return _orthogonal_update(path, update_IO) + weight_decay * weights_IO
+
     return optax.chain(
         optax.trace(decay=momentum, nesterov=True),
-        optax.stateless(
-            lambda updates, params: jax.tree_util.tree_map_with_path(_orthogonal_update, updates)
-        ),
+        optax.stateless(functools.partial(jax.tree_util.tree_map_with_path, decayed_update)),
         optax.scale_by_learning_rate(learning_rate),
     )
 

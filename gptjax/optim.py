@@ -51,7 +51,11 @@ def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation
     )
     if optim.name == "muon":
         rate, ratio = learning_rate(config), optim.muon_learning_rate / optim.learning_rate
-        blocks = muon(lambda step: ratio * rate(step), momentum=optim.muon_momentum)
+        blocks = muon(
+            lambda step: ratio * rate(step),
+            momentum=optim.muon_momentum,
+            weight_decay=optim.weight_decay,
+        )
         rule = optax.partition({"muon": blocks, "adamw": adamw}, _rule_of_each)
     else:
         rule = adamw

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -99,6 +98,7 @@ class Run:
         self.best: dict[str, Any] = {"step": -1, "val_nats": None}
         if meta and origin.resumed:
             self.best = dict(meta["best"])
+        self.rate = jax.jit(optim.learning_rate(self.config))  # One program, not one an operation.
         self.stop_signal = 0
 
     def compiled(self, devices: list) -> Program:
@@ -242,7 +242,7 @@ class Run:
         self.logged_step, self.logged_seconds = self.n_done, seconds
 
     def _rate(self, index: int) -> float:
-        return float(optim.learning_rate(self.config)(jnp.asarray(index, jnp.int32)))
+        return float(self.rate(np.int32(index)))
 
     def _eta(self) -> float:
         """Seconds left at the pace measured so far, evaluations included."""

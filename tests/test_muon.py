@@ -55,21 +55,22 @@ def test_nothing_to_learn_changes_nothing():
     np.testing.assert_array_equal(found, np.zeros((3, 5)))
 
 
-def test_updates_are_nesterovs_momentum_each_part_of_qkv_apart(x64):
+def test_updates_are_nesterovs_momentum_with_decay_each_part_of_qkv_apart(x64):
     rng = np.random.default_rng(0)
     grads = [{"qkv": rng.normal(size=(4, 12)), "up": rng.normal(size=(4, 16))} for _ in range(3)]
-    rule = muon.muon(lambda count: 0.1 / (1 + count), momentum=0.9)
-    state = rule.init(grads[0])
+    weights = {"qkv": rng.normal(size=(4, 12)), "up": rng.normal(size=(4, 16))}
+    rule = muon.muon(lambda count: 0.1 / (1 + count), momentum=0.9, weight_decay=0.3)
+    state = rule.init(weights)
     trace = {"qkv": 0.0, "up": 0.0}
     for count, grad in enumerate(grads):
-        updates, state = rule.update(grad, state)
+        updates, state = rule.update(grad, state, weights)
         for name in grad:
             trace[name] = 0.9 * trace[name] + grad[name]
             ahead = 0.9 * trace[name] + grad[name]
             parts = np.split(ahead, 3, axis=1) if name == "qkv" else [ahead]
             wide = np.concatenate([muon.orthogonal(jnp.asarray(p)) for p in parts], axis=1)
             scale = np.sqrt(wide.shape[1] / wide.shape[0])
-            wanted = -0.1 / (1 + count) * scale * wide
+            wanted = -0.1 / (1 + count) * (scale * wide + 0.3 * weights[name])
             np.testing.assert_allclose(updates[name], wanted, rtol=1e-9)
 
 
@@ -111,13 +112,12 @@ def test_it_learns_faster_than_plain_steps_along_ill_conditioned_gradients():
     def distance(rule):
         def one(_, carry):
             w, state = carry
-            updates, state = rule.update(jax.grad(loss)(w), state)
+            updates, state = rule.update(jax.grad(loss)(w), state, w)
             return optax.apply_updates(w, updates), state
 
         w = jnp.zeros((12, 12))
         w, _ = jax.lax.fori_loop(0, 100, one, (w, rule.init(w)))
         return float(jnp.linalg.norm(w - wanted))
 
-    assert distance(muon.muon(lambda count: 0.05 * (1 - count / 100), momentum=0.9)) < 0.3 * (
-        distance(optax.sgd(0.4))
-    )
+    rule = muon.muon(lambda count: 0.05 * (1 - count / 100), momentum=0.9, weight_decay=0.0)
+    assert distance(rule) < 0.3 * distance(optax.sgd(0.4))
