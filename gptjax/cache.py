@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -40,6 +42,31 @@ def keep_compiled_programs() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_COMPILE_SECONDS)
+
+
+def numbers(path: Path) -> dict[str, float]:
+    """The numbers remembered in a file, none of them if it is missing or damaged."""
+    try:
+        return {key: float(value) for key, value in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def keep_number(path: Path, key: str, value: float) -> None:
+    """Remembers a number, if the file can be written: a cache is only a cache."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({**numbers(path), key: value}))
+        os.replace(temporary, path)
+
+
+def program() -> str:
+    """A digest of gptjax's own source: what one version counted, another may count otherwise."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def processor(field: str = "model name") -> str:

@@ -8,8 +8,8 @@ cards) it is measured as the rate of a large matrix product.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-import os
 import re
 import time
 from pathlib import Path
@@ -20,10 +20,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from gptjax.cache import processor
+from gptjax import cache
 from gptjax.config import GPTConfig
 from gptjax.mesh import n_cores
-from gptjax.step import TrainState, train_step
+from gptjax.step import TrainState, model_graph, train_step
 
 # What nanoGPT divides by whatever the device is: an A100's bfloat16 peak, FLOP/s.
 A100_PEAK = 312e12
@@ -77,6 +77,32 @@ def formula_flops(config: GPTConfig, n_params: int, n_tokens: int) -> float:
     return float((6 * n_params + attention) * n_tokens)
 
 
+def update_flops(
+    model: GPTConfig, params: nnx.State, *, batch_size: int, n_micro: int, folder: Path | None
+) -> float:
+    """`xla_flops` of a model's update, which takes a second to count: remembered in `folder`.
+
+    Attention is counted whole, as by the formula: products with what is masked, which its rows
+    leave out, are work made useless by the mask, not work that the model has less of.
+    """
+    model = dataclasses.replace(model, attention_rows=model.block_size)
+    counted = [dataclasses.asdict(model), batch_size, n_micro, jax.__version__, cache.program()]
+    key = hashlib.sha256(json.dumps(counted).encode()).hexdigest()
+    path = folder / "flops.json" if folder else None
+    if path and (known := cache.numbers(path).get(key)):
+        return known
+    flops = xla_flops(
+        model_graph(model),
+        params,
+        block_size=model.block_size,
+        batch_size=batch_size,
+        n_micro=n_micro,
+    )
+    if path:
+        cache.keep_number(path, key, flops)
+    return flops
+
+
 def xla_flops(
     graph: nnx.GraphDef, params: nnx.State, *, block_size: int, batch_size: int, n_micro: int
 ) -> float:
@@ -118,10 +144,10 @@ def table_peak(device_kind: str, dtype: str) -> float | None:
     return None
 
 
-def peak(devices: list[jax.Device], dtype: str, *, cache: Path | None) -> Peak:
+def peak(devices: list[jax.Device], dtype: str, *, folder: Path | None) -> Peak:
     """What the devices together could do: the table's figure, else a measured one.
 
-    The highest rate ever measured on this machine is kept in folder `cache` (None: nowhere), since
+    The highest rate ever measured on this machine is kept in `folder` (None: nowhere), since
     a measurement can be too low, when the machine is busy, but not too high.
     """
     kind = devices[0].device_kind
@@ -131,9 +157,9 @@ def peak(devices: list[jax.Device], dtype: str, *, cache: Path | None) -> Peak:
     measured = _measured_peak(devices[0], dtype)
     # XLA's CPU devices share the same cores: more of them are not more arithmetic.
     count = 1 if devices[0].platform == "cpu" else len(devices)
-    if cache is not None:
-        key = f"{kind} {processor()} {n_cores()} cores {dtype} jax {jax.__version__}"
-        measured = _highest_ever(cache / "peaks.json", key, measured)
+    if folder is not None:
+        key = f"{kind} {cache.processor()} {n_cores()} cores {dtype} jax {jax.__version__}"
+        measured = _highest_ever(folder / "peaks.json", key, measured)
     return Peak(measured * count, f"measured {dtype} matmul rate of this {devices[0].platform}")
 
 
@@ -157,18 +183,7 @@ def _measured_peak(device: jax.Device, dtype: str) -> float:
 
 def _highest_ever(path: Path, key: str, measured: float) -> float:
     """The largest rate recorded under `key`, recording this one if it is larger."""
-    try:
-        known = json.loads(path.read_text())
-        recorded = float(known.get(key, 0.0))
-    except (OSError, ValueError, AttributeError, TypeError):
-        known, recorded = {}, 0.0
-    if measured <= recorded:
-        return recorded
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({**known, key: measured}))
-        os.replace(temporary, path)
-    except OSError:
-        pass  # A cache that cannot be written is only a cache.
-    return measured
+    recorded = cache.numbers(path).get(key, 0.0)
+    if measured > recorded:
+        cache.keep_number(path, key, measured)
+    return max(measured, recorded)

@@ -4,8 +4,8 @@ nanoGPT feeds the model the last `block_size` tokens at positions 0, 1, …. Up 
 a cache holds what earlier tokens contributed. Beyond, every new token moves all others one
 position down, which changes their keys and values: then the window is computed anew, which is
 exactly what nanoGPT computes. (A cache that merely slides would be another model.) A window that
-moves by a `stride` of more than one token is computed anew as much less often, and grows again in
-between: far quicker, from the same model, with block_size − stride to block_size tokens in view.
+gives up `stride` tokens at once is computed anew as much less often, and grows again in between:
+far quicker, from the same model, with at least block_size − stride tokens in view.
 """
 
 from __future__ import annotations
@@ -44,25 +44,24 @@ def continuations(
     alone: neither on how many samples there are nor on how they are cut into arrays.
     """
     settings: dict[str, Any] = dict(n_slots=n_slots, top_k=top_k)
-    extend = {
-        False: jax.jit(functools.partial(grow, graph, **settings), donate_argnums=1),
-        True: jax.jit(
-            functools.partial(slide, graph, config, stride=stride, **settings), donate_argnums=1
-        ),
-    }
-    prompt_BT, length = pad_prompt(ids, block_size=config.block_size, batch_size=num_samples)
     # The length is an argument, so that prompts of any length share one compiled program.
-    progress = jax.jit(functools.partial(begin, graph, config))(params, prompt_BT, length)
-    n_done = 0
+    read = jax.jit(functools.partial(begin, graph, config))
+    grown = jax.jit(functools.partial(grow, graph, **settings), donate_argnums=1)
+    slid = jax.jit(functools.partial(slide, graph, **settings), donate_argnums=1)
+    window_BT, length = pad_prompt(ids, block_size=config.block_size, batch_size=num_samples)
+    progress, n_done = read(params, window_BT, length, 0), 0
     while n_done < max_new_tokens:
+        if length == config.block_size and stride > 1:
+            window_BT = np.pad(progress.window_BT[:, stride:], ((0, 0), (0, stride)))
+            length -= stride
+            progress = read(params, window_BT, length, n_done)
         is_full = length == config.block_size
-        # A window that slid by more than a token has room to grow again.
-        most = config.block_size - length if not is_full else n_slots if stride == 1 else 1
-        n_tokens = min(most, n_slots, max_new_tokens - n_done)
-        progress, tokens_BK = extend[is_full](
+        room = n_slots if is_full else config.block_size - length
+        n_tokens = min(room, n_slots, max_new_tokens - n_done)
+        progress, tokens_BK = (slid if is_full else grown)(
             params, progress, key, n_tokens, jnp.asarray(temperature, jnp.float32)
         )
-        length += 1 - stride if is_full else n_tokens
+        length += 0 if is_full else n_tokens
         n_done += n_tokens
         yield np.asarray(tokens_BK)[:, :n_tokens]
 
@@ -79,16 +78,21 @@ class Progress:
 
 
 def begin(
-    graph: nnx.GraphDef, config: GPTConfig, params: nnx.State, prompt_BT: jax.Array, length: int
+    graph: nnx.GraphDef,
+    config: GPTConfig,
+    params: nnx.State,
+    window_BT: jax.Array,
+    length: int,
+    n_new: int,
 ) -> Progress:
-    """The state after reading a prompt of `length` ≥ 1 tokens, padded to block_size."""
+    """The state after reading `length` ≥ 1 tokens, n_new of them ours, padded to block_size."""
     logits_BV, caches = nnx.merge(graph, params).next_logits(
-        prompt_BT, last=length - 1, caches=empty_caches(config, prompt_BT.shape[0]), start=0
+        window_BT, last=length - 1, caches=empty_caches(config, window_BT.shape[0]), start=0
     )
     return Progress(
-        window_BT=prompt_BT,
+        window_BT=jnp.asarray(window_BT),
         length=jnp.asarray(length, jnp.int32),
-        n_new=jnp.zeros((), jnp.int32),
+        n_new=jnp.asarray(n_new, jnp.int32),
         logits_BV=logits_BV,
         caches=caches,
     )
@@ -140,7 +144,6 @@ def grow(
 
 def slide(
     graph: nnx.GraphDef,
-    config: GPTConfig,
     params: nnx.State,
     progress: Progress,
     key: jax.Array,
@@ -149,29 +152,19 @@ def slide(
     *,
     n_slots: int,
     top_k: int,
-    stride: int,
 ) -> tuple[Progress, jax.Array]:
-    """As `grow`, for a full window, which drops its first `stride` tokens for the next one.
+    """As `grow`, for a full window, whose first token makes room for each new one.
 
-    With a stride above 1 there is room after it: one token at a time, then.
+    Every window is computed anew, and nothing of it is kept for the next.
     """
     model = nnx.merge(graph, params)
-    B, block_size = progress.window_BT.shape
-    length = block_size - stride + 1
 
     def take(progress, token_B):
-        kept_BT = jnp.concatenate([progress.window_BT[:, stride:], token_B[:, None]], axis=1)
-        window_BT = jnp.pad(kept_BT, ((0, 0), (0, stride - 1)))
-        # Where every window is computed anew, nothing of it is kept for the next.
-        caches = None if stride == 1 else empty_caches(config, B)
-        logits_BV, caches = model.next_logits(window_BT, last=length - 1, caches=caches, start=0)
-        return Progress(
-            window_BT,
-            jnp.asarray(length, jnp.int32),
-            progress.n_new + 1,
-            logits_BV,
-            progress.caches if stride == 1 else caches,
+        window_BT = jnp.concatenate([progress.window_BT[:, 1:], token_B[:, None]], axis=1)
+        logits_BV, _ = model.next_logits(
+            window_BT, last=window_BT.shape[1] - 1, caches=None, start=0
         )
+        return progress.replace(window_BT=window_BT, n_new=progress.n_new + 1, logits_BV=logits_BV)
 
     return _repeated(take, progress, key, n_tokens, temperature, n_slots=n_slots, top_k=top_k)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -80,17 +79,14 @@ class Program:
         self.n_params = n_parameters(self.state.params)
         self.n_tokens = config.train.batch_size * config.model.block_size
         self.formula_flops = flops.formula_flops(model_config, self.n_params, self.n_tokens)
-        # FLOPs are counted as by the formula: products with what is masked, which attention's rows
-        # leave out, are work that a mask makes useless, not work that the model has less of.
-        whole = dataclasses.replace(model_config, attention_rows=model_config.block_size)
-        self.flops = flops.xla_flops(
-            step.model_graph(whole),
+        self.flops = flops.update_flops(
+            model_config,
             self.state.params,
-            block_size=config.model.block_size,
             batch_size=config.train.batch_size,
             n_micro=n_micro,
+            folder=cache.folder(),
         )
-        self.peak = flops.peak(devices, config.model.dtype, cache=cache.folder())
+        self.peak = flops.peak(devices, config.model.dtype, folder=cache.folder())
 
     def offsets(self, first: int, n_updates: int) -> jax.Array:
         """The batches of `n_updates` updates from update `first` on, placed on the devices."""

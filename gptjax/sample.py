@@ -55,8 +55,9 @@ def sample(
         text = "\n" if "\n" in tokenizer.symbols else tokenizer.symbols[0]
     ids = tokenizer.encode(text, what="prompt")
     block_size = model_config(found.meta).block_size
-    if not 1 <= stride <= block_size:
-        raise UserError("--stride", stride, f"must be from 1 to block_size {block_size}")
+    most = max(1, block_size - 1)
+    if not 1 <= stride <= most:
+        raise UserError("--stride", stride, f"must be from 1 to {most}, block_size - 1")
     if len(ids) > block_size:
         print(
             f"gptjax: the prompt has {len(ids)} tokens; the model sees the last {block_size}",

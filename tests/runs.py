@@ -33,7 +33,7 @@ def start(config, out_dir, overrides=()):
     set_knob(config, "out_dir", str(out_dir))
     with (
         mock.patch.object(flops, "_measured_peak", lambda *arguments: 1e11),
-        mock.patch.object(flops, "xla_flops", lambda *arguments, **settings: 1e5),
+        mock.patch.object(flops, "update_flops", lambda *arguments, **settings: 1e5),
     ):
         return train(config, overrides)
 

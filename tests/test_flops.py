@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import jax
 import pytest
@@ -53,6 +54,25 @@ def test_accumulation_multiplies_the_micro_batch():
     assert whole < parts < 2 * whole  # the optimizer's part is counted once per micro-batch
 
 
+def test_a_count_is_remembered_for_just_this_update(tmp_path):
+    config = tiny.model_config()
+    _, _, state = tiny.parts(config, tiny.config())
+
+    def counted(config=config, *, batch_size=12, n_micro=1):
+        sizes = dict(batch_size=batch_size, n_micro=n_micro)
+        return flops.update_flops(config, state.params, folder=tmp_path, **sizes)
+
+    first = counted()
+    with mock.patch.object(flops, "xla_flops", return_value=1.0):
+        assert counted() == first > 1
+        assert counted(batch_size=6) == counted(n_micro=3) == 1
+        assert counted(tiny.model_config(bias=False)) == 1
+        with mock.patch.object(flops.cache, "program", return_value="another version"):
+            assert counted() == 1
+        (tmp_path / "flops.json").write_text("{broken")
+        assert counted() == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "dtype", "tflops"),
     [
@@ -101,17 +121,17 @@ def test_an_unknown_card_has_no_table_peak(dtype):
 
 
 def test_measured_peak_is_kept_at_its_highest(tmp_path):
-    found = flops.peak(jax.devices()[:1], "float32", cache=tmp_path)
+    found = flops.peak(jax.devices()[:1], "float32", folder=tmp_path)
     assert 1e9 < found.flops_per_s < 1e15 and "measured" in found.source
     (path,) = tmp_path.glob("peaks.json")
     (key,) = json.loads(path.read_text())
     path.write_text(json.dumps({key: 9e14}))
-    assert flops.peak(jax.devices()[:1], "float32", cache=tmp_path).flops_per_s == 9e14
+    assert flops.peak(jax.devices()[:1], "float32", folder=tmp_path).flops_per_s == 9e14
     path.write_text("{broken")
-    assert flops.peak(jax.devices()[:1], "float32", cache=tmp_path).flops_per_s < 9e14
+    assert flops.peak(jax.devices()[:1], "float32", folder=tmp_path).flops_per_s < 9e14
 
 
 def test_several_cpu_devices_share_the_same_cores(tmp_path):
-    one = flops.peak(jax.devices()[:1], "float32", cache=tmp_path).flops_per_s
-    four = flops.peak(jax.devices()[:4], "float32", cache=tmp_path).flops_per_s
+    one = flops.peak(jax.devices()[:1], "float32", folder=tmp_path).flops_per_s
+    four = flops.peak(jax.devices()[:4], "float32", folder=tmp_path).flops_per_s
     assert four < 2 * one
