@@ -85,7 +85,8 @@ class Dropout(nnx.Module):
     """
 
     def __init__(self, rate: float):
-        self.n_dropped = round(rate * 2**16)  # of the 65,536 values of 16 bits
+        # Of the 65,536 values of 16 bits; one at least is kept.
+        self.n_dropped = min(round(rate * 2**16), 2**16 - 1)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
         """The values that are left; all of them without `rngs`."""
