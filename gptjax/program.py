@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from gptjax import batches, cache, flops, mesh, optim, step
-from gptjax.config import GPTConfig
+from gptjax.config import GPTConfig, micro_batches
 from gptjax.corpus import Splits
 from gptjax.evaluate import Evaluator, Loss, mean_loss
 from gptjax.model import n_parameters
@@ -22,6 +22,11 @@ _MOST_UPDATES = 100
 _FIRST_EVAL_BATCH = 2**62
 
 
+def n_slots(config: ml_collections.ConfigDict) -> int:
+    """Most updates in one dispatch."""
+    return config.train.updates_per_dispatch or _MOST_UPDATES
+
+
 class Program:
     """The compiled functions of a config and the data they run on.
 
@@ -29,6 +34,7 @@ class Program:
       state: the TrainState on the devices; `train` replaces it.
       n_slots: most updates in one call of `train`.
       n_params: weights without position embeddings.
+      n_micro: micro-batches in an update.
       n_tokens: tokens in an update.
       flops, formula_flops: an update's, as XLA counts them and by the formula.
       peak: what MFU is measured against.
@@ -56,9 +62,10 @@ class Program:
         else:
             self.state = jax.device_put(state, everywhere)
         dropout_key = step.named_key(config.seed, "dropout") if config.model.dropout else None
-        self.n_slots = config.train.updates_per_dispatch or _MOST_UPDATES
-        n_micro = config.train.grad_accum_steps
-        self._offsets_shape = (self.n_slots, n_micro, config.train.batch_size // n_micro)
+        self.n_slots = n_slots(config)
+        self.n_micro = micro_batches(config, devices[0].platform, len(devices))
+        size = config.train.batch_size // self.n_micro
+        self._offsets_shape = (self.n_slots, self.n_micro, size)
         self._offsets_sharding = mesh.split_last_axis(data_mesh, len(self._offsets_shape))
         offsets_KAB = jax.ShapeDtypeStruct(
             self._offsets_shape, np.int32, sharding=self._offsets_sharding
@@ -83,18 +90,17 @@ class Program:
             model_config,
             self.state.params,
             batch_size=config.train.batch_size,
-            n_micro=n_micro,
+            n_micro=config.train.grad_accum_steps,
             folder=cache.folder(),
         )
         self.peak = flops.peak(devices, config.model.dtype, folder=cache.folder())
 
     def offsets(self, first: int, n_updates: int) -> jax.Array:
         """The batches of `n_updates` updates from update `first` on, placed on the devices."""
-        config = self._config
         offsets_KAB = np.zeros(self._offsets_shape, np.int32)
         for slot in range(n_updates):
             offsets_B = self._random_offsets("train", first + slot)
-            offsets_KAB[slot] = offsets_B.reshape(config.train.grad_accum_steps, -1)
+            offsets_KAB[slot] = offsets_B.reshape(self.n_micro, -1)
         return jax.device_put(offsets_KAB, self._offsets_sharding)
 
     def train(self, offsets_KAB: jax.Array, n_updates: int) -> dict[str, np.ndarray]:
@@ -149,6 +155,7 @@ class Program:
         """What an update costs, as the run's record says it."""
         return {
             "n_params": self.n_params,
+            "micro_batches": self.n_micro,
             "flops_per_update": self.flops,
             "formula_flops_per_update": self.formula_flops,
             "peak_flops_per_s": self.peak.flops_per_s,

@@ -16,11 +16,11 @@ import numpy as np
 
 from gptjax import batches, cache, corpus, mesh, optim, runlog, signals
 from gptjax.checkpoint import Checkpoints, NotFinite
-from gptjax.config import GPTConfig, flat
+from gptjax.config import GPTConfig, flat, micro_batches
 from gptjax.errors import RunError
 from gptjax.evaluate import VAL_TOKENS, Loss
 from gptjax.ledger import Ledger
-from gptjax.program import Program
+from gptjax.program import Program, n_slots
 from gptjax.progress import Display
 from gptjax.report import Report, corpus_json
 from gptjax.resume import Origin, find_origin
@@ -108,9 +108,10 @@ class Run:
           UserError: if the model is too large for them.
         """
         model_config = GPTConfig(**self.config.model, vocab_size=self.tokenizer.vocab_size)
-        train = self.config.train
-        micro_batch = train.batch_size // train.grad_accum_steps // len(devices)
-        mesh.check_memory(model_config, devices[0], micro_batch=micro_batch)
+        n_micro = micro_batches(self.config, devices[0].platform, len(devices))
+        micro_batch = self.config.train.batch_size // n_micro // len(devices)
+        n_windows = self.config.train.batch_size * n_slots(self.config)
+        mesh.check_memory(model_config, devices[0], micro_batch=micro_batch, n_windows=n_windows)
         state = self.origin.found.state if self.origin.found else None
         with self.ledger.measure("compile"):
             return Program(self.config, model_config, self.splits, devices, state)

@@ -18,6 +18,7 @@ from gptjax.config import (
     digest,
     flat,
     from_flat,
+    micro_batches,
     set_knob,
     validate,
 )
@@ -70,6 +71,7 @@ OTHER_VALUES = {
     "train.batch_size": 6,
     "train.grad_accum_steps": 2,
     "train.updates_per_dispatch": 17,
+    "train.tokens_at_once": 90,
     "eval.interval": 19,
     "eval.mode": "random",
     "eval.iters": 23,
@@ -385,6 +387,7 @@ WHOLE_RANGES = {
     "checkpoint.keep": (1, 2**31 - 1),
     "log.interval": (1, 2**31 - 1),
     "model.attention_rows": (0, 2**31 - 1),
+    "train.tokens_at_once": (0, 2**31 - 1),
     "mesh.data": (0, 2**31 - 1),
     "mesh.cpu_devices": (1, 256),
 }
@@ -630,3 +633,25 @@ class TestDigest:
     def test_does_not_depend_on_the_process(self):
         assert digest(from_flat(flat(default_config()), origin="test")) == digest(default_config())
         assert len(digest(default_config())) == 16
+
+
+@pytest.mark.parametrize(
+    ("knobs", "platform", "n_devices", "wanted"),
+    [
+        ({}, "cpu", 1, 1),  # the laptop recipe: 768 tokens
+        (dict(batch_size=64, block_size=256), "cpu", 1, 8),
+        (dict(batch_size=64, block_size=256), "cpu", 2, 4),
+        (dict(batch_size=64, block_size=256), "gpu", 1, 1),
+        (dict(batch_size=64, block_size=256, grad_accum_steps=2), "cpu", 1, 8),
+        (dict(batch_size=64, block_size=256, grad_accum_steps=32), "cpu", 1, 32),
+        (dict(batch_size=64, block_size=256, tokens_at_once=600), "gpu", 1, 32),
+        (dict(batch_size=10, block_size=1000), "cpu", 1, 5),
+        (dict(batch_size=7, block_size=1000), "cpu", 1, 7),
+        (dict(batch_size=6, block_size=5000), "cpu", 3, 2),  # a sequence a device at least
+    ],
+)
+def test_batches_are_cut_to_what_a_cpu_is_quick_at(knobs, platform, n_devices, wanted):
+    config = default_config()
+    for name, value in knobs.items():
+        (config.model if name == "block_size" else config.train)[name] = value
+    assert micro_batches(config, platform, n_devices) == wanted

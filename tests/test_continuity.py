@@ -254,6 +254,28 @@ def test_p8_another_number_of_cores_gives_nearly_the_same_and_is_told(commands, 
     assert "host_cores 2 → 1: the last digits of the results may differ" in printed
 
 
+def test_a_batch_that_is_cut_is_the_same_run(folder, tmp_path):
+    """To within sums in another order; how often it was cut is recorded."""
+    knobs = KNOBS_HERE | dict(
+        train__batch_size=6,
+        train__grad_accum_steps=1,
+        model__dropout=0.0,
+        optim__learning_rate=1e-2,
+        optim__min_lr=1e-3,
+    )
+    losses = {}
+    for n_tokens in (0, 14):  # windows of seven tokens: all six at once, or two
+        out_dir = tmp_path / str(n_tokens)
+        assert (
+            runs.start(runs.settings(folder, train__tokens_at_once=n_tokens, **knobs), out_dir) == 0
+        )
+        records = read_records(out_dir / "metrics.jsonl")
+        losses[n_tokens] = [record["loss"] for record in records if record["kind"] == "train"]
+        assert records[0]["micro_batches"] == (3 if n_tokens else 1)
+    assert losses[0] != losses[14] and losses[0][-1] < 0.95 * losses[0][0]
+    np.testing.assert_allclose(losses[0], losses[14], rtol=1e-5)
+
+
 def test_p8_a_changed_number_of_cores_is_told(folder, stopped, tmp_path, monkeypatch, capsys):
     shutil.copytree(stopped[0], tmp_path / "run")
     was = mesh.n_cores()
@@ -332,7 +354,7 @@ WHEN_RESUMED = {
         train.max_iters train.updates_per_dispatch
         eval.interval eval.mode eval.iters eval.max_tokens
         checkpoint.interval checkpoint.keep log.interval log.tensorboard
-        model.attention_rows mesh.data mesh.cpu_devices
+        model.attention_rows train.tokens_at_once mesh.data mesh.cpu_devices
     """,
     "silent": "out_dir init_from",
 }
