@@ -162,7 +162,7 @@ def put(parent, path, value, *, delete=False):
 def used(names: tuple[str, ...]) -> list[str]:
     """The commands that accept the checkpoint in this folder, the network's arithmetic left out."""
     settings = dict(prompt="", prompt_file="", num_samples=1, max_new_tokens=5)
-    settings |= dict(temperature=0.0, top_k=0, seed=0)
+    settings |= dict(temperature=0.0, top_k=0, seed=0, stride=1)
     requested = load_config("config.py", {})
     fork = load_config("config.py", {"init_from": ".", "out_dir": "fork"})
     commands = {
@@ -381,7 +381,7 @@ def test_p23_a_vocabulary_of_escapes_cannot_drive_a_terminal(tmp_path, monkeypat
     path.write_text(json.dumps(description.signed(described)))
     monkeypatch.setattr(sample, "continuations", no_continuations)
     settings = dict(step="best", prompt="\x1b", prompt_file="", num_samples=2, max_new_tokens=2)
-    settings |= dict(temperature=0.0, top_k=0, seed=0)
+    settings |= dict(temperature=0.0, top_k=0, seed=0, stride=1)
     master, slave = os.openpty()
     with open(slave, "w") as terminal, open(tmp_path / "file", "w") as file:
         for stream in (terminal, file):
