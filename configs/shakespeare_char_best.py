@@ -1,7 +1,7 @@
 """Below the best that nanoGPT reports from an A100, 1.4697, on a laptop's CPU.
 
 2.7 M parameters, context 256, the modern recipe of shakespeare_char_fast.py with weight decay:
-1,300 updates, about a quarter of an hour on two cores. Val about 1.437 nats per character.
+1,300 updates, 12 to 13 minutes on two cores. Val 1.443 and 1.437 nats per character (two seeds).
 """
 
 from gptjax.config import default_config
