@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from gptjax import signals
+from gptjax import signals, versions
 from gptjax.errors import RunError, UserError
 
 
@@ -49,6 +49,8 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     try:
         with signals.watched():
+            versions.check()
+            versions.bridge_flax()
             code = _code_of(main)
         sys.stdout.flush()
     except (UserError, RunError) as error:

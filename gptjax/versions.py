@@ -1,0 +1,94 @@
+"""Which versions of JAX and its companions work together: checked before any is imported."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+from gptjax.errors import UserError
+
+# As in pyproject.toml: from the first on, below the second.
+SUPPORTED = {
+    "jax": ("0.10.2", "0.12"),
+    "jaxlib": ("0.10.2", "0.12"),
+    "flax": ("0.12.8", "0.13"),
+    "optax": ("0.2.8", "0.3"),
+    "orbax-checkpoint": ("0.12.8", "0.13"),
+    "ml-collections": ("1.1", "2"),
+}
+
+# JAX 0.11.1 renamed a class that flax up to 0.12.9 derives three others from as it is imported.
+_RENAMED_IN_JAX = "0.11.1"
+_FLAX_THAT_KNOWS = "0.12.10"
+
+
+def check() -> None:
+    """Raises UserError naming the first library that is missing or not of a version that fits."""
+    for name, (first, below) in SUPPORTED.items():
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise UserError(
+                name, "not installed", f"gptjax needs {name}>={first},<{below}", _INSTALL
+            ) from None
+        if not _numbers(first) <= _numbers(found) < _numbers(below):
+            raise UserError(name, found, f"must be ≥ {first} and < {below}", _INSTALL)
+    jaxlib = metadata.version("jaxlib")
+    for plugin, found in cuda_plugins().items():
+        if _numbers(found)[:3] != _numbers(jaxlib)[:3]:
+            rule = f"does not belong to jaxlib {jaxlib}"
+            raise UserError(plugin, found, rule, f"pip install {plugin}=={jaxlib}")
+
+
+_INSTALL = "pip install -e . brings what fits."
+
+
+def cuda_plugins() -> dict[str, str]:
+    """The versions of JAX's CUDA plugins that are installed, by name."""
+    found = {}
+    for cuda in (12, 13):
+        for part in ("pjrt", "plugin"):
+            name = f"jax-cuda{cuda}-{part}"
+            try:
+                found[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
+    return found
+
+
+def bridge_flax() -> None:
+    """Lets a flax that is older than the installed JAX be imported; call it before flax is.
+
+    The classes that derive from the renamed one make Flax variables of JAX's `hijax` kind, which
+    is switched off by default and not used here: an empty base class serves.
+    """
+    try:
+        jax, flax = metadata.version("jax"), metadata.version("flax")
+    except metadata.PackageNotFoundError:
+        return  # `check` says so.
+    lags = _numbers(flax) < _numbers(_FLAX_THAT_KNOWS) and _numbers(jax) >= _numbers(
+        _RENAMED_IN_JAX
+    )
+    if not lags or "flax" in sys.modules:
+        return
+    from jax.experimental import hijax
+
+    if not hasattr(hijax, "HiPrimitive"):
+        vars(hijax)["HiPrimitive"] = _Unused
+
+
+class _Unused:
+    """What JAX up to 0.11.0 calls hijax.HiPrimitive: constructed with a name, never called."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release part of a version: (0, 11, 2) of "0.11.2.dev3"."""
+    numbers = []
+    for part in version.split("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
