@@ -11,6 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gptjax import gradients
+from gptjax.config import GPTConfig
+
+# nanoGPT's standard deviation for every Linear and Embedding.
+INIT_STD = 0.02
 
 # Keeps a row of zeros finite.
 _RMS_EPSILON = 1e-6
@@ -125,3 +129,37 @@ def rotated(x_BHTK: jax.Array, start: jax.Array | int) -> jax.Array:
     sin_TK = (sign_K[None] * jnp.sin(angle_TK)).astype(x_BHTK.dtype)
     # A roll of the axes is one operation where splitting and joining them are three.
     return x_BHTK * cos_TK[None, None] + jnp.roll(x_BHTK, K // 2, -1) * sin_TK[None, None]
+
+
+def linear(config: GPTConfig, n_in: int, n_out: int, *, std: float, rngs: nnx.Rngs) -> Linear:
+    """A Linear whose weights are drawn with a standard deviation of `std`."""
+    return Linear(
+        n_in,
+        n_out,
+        use_bias=config.bias,
+        dtype=config.dtype,
+        param_dtype=config.param_dtype,
+        kernel_init=nnx.initializers.normal(std),
+        rngs=rngs,
+    )
+
+
+def _layer_norm(config: GPTConfig, rngs: nnx.Rngs) -> LayerNorm:
+    return LayerNorm(
+        config.n_embd,
+        use_bias=config.bias,
+        param_dtype=config.param_dtype,
+        rngs=rngs,
+    )
+
+
+def norm(config: GPTConfig, rngs: nnx.Rngs) -> nnx.Module:
+    """The config's kind of norm, as wide as the stream."""
+    return RMSNorm() if config.norm == "rmsnorm" else _layer_norm(config, rngs)
+
+
+def residual_std(config: GPTConfig) -> float:
+    """Each block adds to the residual stream twice; this keeps its variance flat (GPT-2)."""
+    if config.zero_residual:
+        return 0.0
+    return INIT_STD / math.sqrt(2 * config.n_layer)

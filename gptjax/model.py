@@ -7,7 +7,6 @@ two axes (N, D): on a CPU, XLA multiplies those about twice as fast as three.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import flax.struct
@@ -16,28 +15,25 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gptjax import gradients
+from gptjax.attention import Attention, KeysValues
 from gptjax.config import GPTConfig
-from gptjax.layers import Dropout, LayerNorm, Linear, RMSNorm, TokenShift, float32_at_least, rotated
+from gptjax.layers import (
+    INIT_STD,
+    Dropout,
+    RMSNorm,
+    TokenShift,
+    float32_at_least,
+    linear,
+    norm,
+    residual_std,
+)
 
 # Up to this vocabulary a token is looked up by a one-hot matrix product: its gradient is one as
 # well, where that of an indexed look-up is a scatter-add, slow on CPUs and GPUs alike.
 _ONE_HOT_VOCABULARY = 1024
 
-# nanoGPT's standard deviation for every Linear and Embedding.
-_INIT_STD = 0.02
-
 # An untied head starts so near to zero that all symbols are equally likely.
 _HEAD_STD = 1e-3
-
-# With normalised queries and keys no product exceeds 1, and a softmax over them is too flat.
-_QK_NORM_SHARPNESS = 1.2
-
-# Measured on a CPU at contexts 64 to 256: fewer rows are more, smaller operations, more rows are
-# more products of what is masked, and scores that leave the processor's cache.
-_CPU_ATTENTION_ROWS = 64
-
-# Keys and values of the tokens seen so far.
-KeysValues = tuple[jax.Array, jax.Array]
 
 
 @flax.struct.dataclass
@@ -49,141 +45,15 @@ class LayerCache:
     before_mlp_BSC: jax.Array | None
 
 
-def _linear(config: GPTConfig, n_in: int, n_out: int, *, std: float, rngs: nnx.Rngs) -> Linear:
-    return Linear(
-        n_in,
-        n_out,
-        use_bias=config.bias,
-        dtype=config.dtype,
-        param_dtype=config.param_dtype,
-        kernel_init=nnx.initializers.normal(std),
-        rngs=rngs,
-    )
-
-
-def _layer_norm(config: GPTConfig, rngs: nnx.Rngs) -> LayerNorm:
-    return LayerNorm(
-        config.n_embd,
-        use_bias=config.bias,
-        param_dtype=config.param_dtype,
-        rngs=rngs,
-    )
-
-
-def _norm(config: GPTConfig, rngs: nnx.Rngs) -> nnx.Module:
-    return RMSNorm() if config.norm == "rmsnorm" else _layer_norm(config, rngs)
-
-
 def _embed(config: GPTConfig, n: int, rngs: nnx.Rngs) -> nnx.Embed:
     return nnx.Embed(
         n,
         config.n_embd,
         dtype=config.dtype,
         param_dtype=config.param_dtype,
-        embedding_init=nnx.initializers.normal(_INIT_STD),
+        embedding_init=nnx.initializers.normal(INIT_STD),
         rngs=rngs,
     )
-
-
-def _residual_std(config: GPTConfig) -> float:
-    """Each block adds to the residual stream twice; this keeps its variance flat (GPT-2)."""
-    if config.zero_residual:
-        return 0.0
-    return _INIT_STD / math.sqrt(2 * config.n_layer)
-
-
-class Attention(nnx.Module):
-    """Causal self-attention with one fused projection for queries, keys and values."""
-
-    def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
-        self.n_head = config.n_head
-        self.is_rotary = config.position == "rotary"
-        self.qk_norm = RMSNorm() if config.qk_norm else None
-        self.attention_rows = config.attention_rows
-        self.wide = float32_at_least(config.dtype)
-        n_embd = config.n_embd
-        self.qkv = _linear(config, n_embd, 3 * n_embd, std=_INIT_STD, rngs=rngs)
-        self.out = _linear(config, n_embd, n_embd, std=_residual_std(config), rngs=rngs)
-        self.dropout = Dropout(config.dropout)
-
-    def __call__(
-        self,
-        x_ND: jax.Array,
-        *,
-        batch_size: int,
-        rngs: nnx.Rngs | None,
-        cache: KeysValues | None,
-        start: jax.Array | int,
-        only: jax.Array | int | None = None,
-    ) -> tuple[jax.Array, KeysValues]:
-        """What each token gathers from itself and the tokens before it, and the keys and values.
-
-        With a cache the tokens stand at positions start, start + 1, … and their keys and values
-        are written there; without one they are all the tokens there are. With `only`, token number
-        `only` of each sequence gathers alone.
-        """
-        B, H = batch_size, self.n_head
-        T, K = x_ND.shape[0] // B, x_ND.shape[1] // H
-        q_BHTK, k_BHSK, v_BHSK = (
-            part_ND.reshape(B, T, H, K).transpose(0, 2, 1, 3)
-            for part_ND in jnp.split(self.qkv(x_ND), 3, axis=-1)
-        )
-        temperature = math.sqrt(K)
-        if self.qk_norm is not None:
-            q_BHTK, k_BHSK = self.qk_norm(q_BHTK), self.qk_norm(k_BHSK)
-            temperature /= _QK_NORM_SHARPNESS
-        if self.is_rotary:
-            q_BHTK, k_BHSK = rotated(q_BHTK, start), rotated(k_BHSK, start)
-        if cache is not None:
-            k_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[0], k_BHSK, start, axis=2)
-            v_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[1], v_BHSK, start, axis=2)
-        if only is not None:
-            q_BHTK = jax.lax.dynamic_slice_in_dim(q_BHTK, only, 1, axis=2)
-            start = start + only
-        with jax.named_scope("attention"):  # Profiles tell it from the other products by this.
-            gathered_BHTK = self._gathered(
-                q_BHTK, k_BHSK, v_BHSK, temperature=temperature, start=start, rngs=rngs
-            )
-        gathered_ND = gathered_BHTK.transpose(0, 2, 1, 3).reshape(-1, H * K)
-        return self.out(gathered_ND), (k_BHSK, v_BHSK)
-
-    def _gathered(self, q_BHTK, k_BHSK, v_BHSK, *, temperature, start, rngs) -> jax.Array:
-        """The values each query gathers, a few rows of queries at a time.
-
-        Rows at positions known while tracing are multiplied with the keys up to the last of them
-        only: what comes after them, half of all products, would be masked anyway.
-        """
-        (B, H, T, _), S = q_BHTK.shape, k_BHSK.shape[2]
-        is_known = isinstance(start, int)
-        n_rows = (self.attention_rows or _fitting_rows(T)) if is_known else T
-        kept_BHTS = self.dropout.mask((B, H, T, S), rngs)  # Rows do not change it.
-        gathered = []
-        for first in range(0, T, n_rows):
-            last = min(first + n_rows, T)
-            n_seen = start + last if is_known else S
-            seen_TS = jnp.arange(n_seen)[None, :] <= start + jnp.arange(first, last)[:, None]
-            mask_TS = jnp.where(seen_TS, 0, -jnp.inf).astype(self.wide)
-            scores_BHTS = jnp.einsum(
-                "BHTK,BHSK->BHTS",
-                q_BHTK[:, :, first:last],
-                k_BHSK[:, :, :n_seen],
-                preferred_element_type=self.wide,
-            )
-            weights_BHTS = jax.nn.softmax(scores_BHTS / temperature + mask_TS[None, None], axis=-1)
-            weights_BHTS = weights_BHTS.astype(q_BHTK.dtype)
-            if kept_BHTS is not None:
-                weights_BHTS = self.dropout.masked(
-                    weights_BHTS, kept_BHTS[:, :, first:last, :n_seen]
-                )
-            gathered.append(jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK[:, :, :n_seen]))
-        return jnp.concatenate(gathered, axis=2)
-
-
-def _fitting_rows(n_queries: int) -> int:
-    """Rows of queries that attend at once: on a GPU all, one kernel is faster than several."""
-    if jax.default_backend() != "cpu":
-        return n_queries
-    return min(_CPU_ATTENTION_ROWS, -(-n_queries // 2))
 
 
 class MLP(nnx.Module):
@@ -195,8 +65,8 @@ class MLP(nnx.Module):
     def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
         n_embd = config.n_embd
         self.kind = config.mlp
-        self.up = _linear(config, n_embd, 4 * n_embd, std=_INIT_STD, rngs=rngs)
-        self.down = _linear(config, 4 * n_embd, n_embd, std=_residual_std(config), rngs=rngs)
+        self.up = linear(config, n_embd, 4 * n_embd, std=INIT_STD, rngs=rngs)
+        self.down = linear(config, 4 * n_embd, n_embd, std=residual_std(config), rngs=rngs)
 
     def __call__(self, x_ND: jax.Array) -> jax.Array:
         h_NF = self.up(x_ND)
@@ -209,9 +79,9 @@ class Block(nnx.Module):
     """Attention, then MLP, each on the normalised stream and added back to it."""
 
     def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
-        self.ln_1 = _norm(config, rngs)
+        self.ln_1 = norm(config, rngs)
         self.attention = Attention(config, rngs=rngs)
-        self.ln_2 = _norm(config, rngs)
+        self.ln_2 = norm(config, rngs)
         self.mlp = MLP(config, rngs=rngs)
         self.dropout = Dropout(config.dropout)
         self.shift = TokenShift() if config.token_shift else None
@@ -264,9 +134,9 @@ class GPT(nnx.Module):
         self.ln_0 = RMSNorm() if config.norm == "rmsnorm" else None
         self.dropout = Dropout(config.dropout)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.n_layer)])
-        self.ln_f = _norm(config, rngs)
+        self.ln_f = norm(config, rngs)
         if not config.tie_embeddings:
-            self.head = _linear(config, config.n_embd, config.vocab_size, std=_HEAD_STD, rngs=rngs)
+            self.head = linear(config, config.n_embd, config.vocab_size, std=_HEAD_STD, rngs=rngs)
         self.is_tied = config.tie_embeddings
 
     def __call__(self, ids_BT: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
