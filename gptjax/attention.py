@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gptjax import gradients
 from gptjax.config import GPTConfig
 from gptjax.layers import (
     INIT_STD,
@@ -38,11 +39,11 @@ class Attention(nnx.Module):
         self.is_rotary = config.position == "rotary"
         self.qk_norm = RMSNorm() if config.qk_norm else None
         self.attention_rows = config.attention_rows
-        self.wide = float32_at_least(config.dtype)
+        self.is_fused = config.attention == "cudnn"
         n_embd = config.n_embd
         self.qkv = linear(config, n_embd, 3 * n_embd, std=INIT_STD, rngs=rngs)
         self.out = linear(config, n_embd, n_embd, std=residual_std(config), rngs=rngs)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout, config.dropout_generator)
 
     def __call__(
         self,
@@ -78,43 +79,76 @@ class Attention(nnx.Module):
         if only is not None:
             q_BHTK = jax.lax.dynamic_slice_in_dim(q_BHTK, only, 1, axis=2)
             start = start + only
+        is_whole = cache is None and only is None
         with jax.named_scope("attention"):  # Profiles tell it from the other products by this.
-            gathered_BHTK = self._gathered(
-                q_BHTK, k_BHSK, v_BHSK, temperature=temperature, start=start, rngs=rngs
-            )
+            if self.is_fused and is_whole and rngs is None:
+                gathered_BHTK = fused(q_BHTK, k_BHSK, v_BHSK, temperature=temperature)
+            else:
+                gathered_BHTK = plain(
+                    q_BHTK,
+                    k_BHSK,
+                    v_BHSK,
+                    temperature=temperature,
+                    start=start,
+                    n_rows=self.attention_rows,
+                    dropout=self.dropout,
+                    rngs=rngs,
+                )
         gathered_ND = gathered_BHTK.transpose(0, 2, 1, 3).reshape(-1, H * K)
         return self.out(gathered_ND), (k_BHSK, v_BHSK)
 
-    def _gathered(self, q_BHTK, k_BHSK, v_BHSK, *, temperature, start, rngs) -> jax.Array:
-        """The values each query gathers, a few rows of queries at a time.
 
-        Rows at positions known while tracing are multiplied with the keys up to the last of them
-        only: what comes after them, half of all products, would be masked anyway.
-        """
-        (B, H, T, _), S = q_BHTK.shape, k_BHSK.shape[2]
-        is_known = isinstance(start, int)
-        n_rows = (self.attention_rows or _fitting_rows(T)) if is_known else T
-        kept_BHTS = self.dropout.mask((B, H, T, S), rngs)  # Rows do not change it.
-        gathered = []
-        for first in range(0, T, n_rows):
-            last = min(first + n_rows, T)
-            n_seen = start + last if is_known else S
-            seen_TS = jnp.arange(n_seen)[None, :] <= start + jnp.arange(first, last)[:, None]
-            mask_TS = jnp.where(seen_TS, 0, -jnp.inf).astype(self.wide)
-            scores_BHTS = jnp.einsum(
-                "BHTK,BHSK->BHTS",
-                q_BHTK[:, :, first:last],
-                k_BHSK[:, :, :n_seen],
-                preferred_element_type=self.wide,
-            )
-            weights_BHTS = jax.nn.softmax(scores_BHTS / temperature + mask_TS[None, None], axis=-1)
-            weights_BHTS = weights_BHTS.astype(q_BHTK.dtype)
-            if kept_BHTS is not None:
-                weights_BHTS = self.dropout.masked(
-                    weights_BHTS, kept_BHTS[:, :, first:last, :n_seen]
-                )
-            gathered.append(jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK[:, :, :n_seen]))
-        return jnp.concatenate(gathered, axis=2)
+def plain(
+    q_BHTK: jax.Array,
+    k_BHSK: jax.Array,
+    v_BHSK: jax.Array,
+    *,
+    temperature: float,
+    start: jax.Array | int = 0,
+    n_rows: int = 0,
+    dropout: Dropout | None = None,
+    rngs: nnx.Rngs | None = None,
+) -> jax.Array:
+    """The values each query gathers, `n_rows` queries at a time (0: as many as are quick).
+
+    Rows at positions known while tracing are multiplied with the keys up to the last of them
+    only: what comes after them, half of all products, would be masked anyway.
+    """
+    (B, H, T, _), S = q_BHTK.shape, k_BHSK.shape[2]
+    is_known = isinstance(start, int)
+    n_rows = (n_rows or _fitting_rows(T)) if is_known else T
+    # Rows do not change it.
+    kept_BHTS = None if dropout is None else dropout.mask((B, H, T, S), rngs)
+    gathered = []
+    for first in range(0, T, n_rows):
+        last = min(first + n_rows, T)
+        n_seen = start + last if is_known else S
+        seen_TS = jnp.arange(n_seen)[None, :] <= start + jnp.arange(first, last)[:, None]
+        mask_TS = jnp.where(seen_TS, 0, -jnp.inf).astype(float32_at_least(q_BHTK.dtype))
+        scores_BHTS = gradients.wide_einsum(
+            "BHTK,BHSK->BHTS", q_BHTK[:, :, first:last], k_BHSK[:, :, :n_seen]
+        )
+        weights_BHTS = jax.nn.softmax(scores_BHTS / temperature + mask_TS[None, None], axis=-1)
+        weights_BHTS = weights_BHTS.astype(q_BHTK.dtype)
+        if dropout is not None and kept_BHTS is not None:
+            weights_BHTS = dropout.masked(weights_BHTS, kept_BHTS[:, :, first:last, :n_seen])
+        gathered.append(jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK[:, :, :n_seen]))
+    return jnp.concatenate(gathered, axis=2)
+
+
+def fused(
+    q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, *, temperature: float
+) -> jax.Array:
+    """Causal attention of whole sequences by cuDNN's kernel, which never stores its scores.
+
+    Only where `kernels.choose_attention` has found it to work. Source: Dao et al. 2022,
+    FlashAttention.
+    """
+    q_BTHK, k_BSHK, v_BSHK = (part.transpose(0, 2, 1, 3) for part in (q_BHTK, k_BHSK, v_BHSK))
+    gathered_BTHK = jax.nn.dot_product_attention(
+        q_BTHK, k_BSHK, v_BSHK, scale=1 / temperature, is_causal=True, implementation="cudnn"
+    )
+    return gathered_BTHK.transpose(0, 2, 1, 3)
 
 
 def _fitting_rows(n_queries: int) -> int:

@@ -93,9 +93,19 @@ KNOBS: dict[str, Knob] = {
     "model.n_embd": _at_least(128, 1, "width of the residual stream"),
     "model.block_size": _at_least(64, 1, "context length in tokens"),
     "model.dropout": _fraction(0.0, "probability of dropping a value while training"),
+    "model.dropout_generator": _one_of(
+        "threefry",
+        ("threefry", "philox"),
+        "what draws dropout's masks; threefry is faster on a CPU",
+    ),
     "model.bias": Knob(False, "biases in Linear and LayerNorm"),
     "model.dtype": _one_of("float32", _DTYPES, "what matrix products are computed in"),
     "model.param_dtype": _one_of("float32", _DTYPES, "what parameters are held in"),
+    "model.matmul_precision": _one_of(
+        "default",
+        ("default", "highest"),
+        "of float32 products; default: as the device has it, TF32 on NVIDIA cards; highest: full",
+    ),
     "model.norm": _one_of(
         "layernorm", ("layernorm", "rmsnorm"), "rmsnorm: no mean, no weights; embeddings as well"
     ),
@@ -107,6 +117,11 @@ KNOBS: dict[str, Knob] = {
     "model.tie_embeddings": Knob(True, "the head is the token embedding, transposed"),
     "model.token_shift": Knob(
         False, "half of what a block reads of each token is the token before's"
+    ),
+    "model.attention": _one_of(
+        "auto",
+        ("auto", "xla", "cudnn"),
+        "cudnn: its fused kernel, for bfloat16 without dropout on NVIDIA cards; auto: if it works",
     ),
     "model.attention_rows": _at_least(
         0, 0, "queries that attend at once; 0: all on a GPU, up to 64 on a CPU; same results"
@@ -175,15 +190,18 @@ class GPTConfig:
     n_embd: int
     block_size: int
     dropout: float
+    dropout_generator: str
     bias: bool
     dtype: str
     param_dtype: str
+    matmul_precision: str
     norm: str
     position: str
     mlp: str
     qk_norm: bool
     tie_embeddings: bool
     token_shift: bool
+    attention: str
     attention_rows: int
     zero_residual: bool
     vocab_size: int

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import batches, cache, checkpoint, mesh
+from gptjax import batches, cache, checkpoint, kernels, mesh
 from gptjax.command import printable
 from gptjax.description import model_config
 from gptjax.errors import UserError
@@ -95,8 +95,10 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
     if not len(offsets_W):
         raise UserError("--context", block_size, f"the validation split has {len(ids)} tokens")
     params = jax.device_put(found.state.params)
+    config = kernels.with_kernels(config, jax.devices()[0])
     evaluator = Evaluator(model_graph(config), block_size)
-    loss = mean_loss(evaluator.losses(params, jnp.asarray(ids), offsets_W))
+    with kernels.matmul_precision(config):
+        loss = mean_loss(evaluator.losses(params, jnp.asarray(ids), offsets_W))
 
     tokenizer = CharTokenizer.from_json(found.meta["tokenizer"])
     targets = (offsets_W[:, None] + 1 + np.arange(block_size)[None]).reshape(-1)

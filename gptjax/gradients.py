@@ -7,6 +7,7 @@ they are tested against.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -93,3 +94,34 @@ def _transposed(x_ND: jax.Array) -> jax.Array:
 
 
 product.defvjp(lambda x_ND, w_DF: (x_ND @ w_DF, (x_ND, w_DF)), _product_backward)
+
+
+def wide_einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """The einsum of two arrays, summed and returned in float32 at least.
+
+    Of narrower arrays the gradient's products are narrow too, their sums float32: autodiff would
+    widen both factors, which tensor cores multiply at half the rate or less.
+    """
+    if a.dtype == jnp.promote_types(a.dtype, jnp.float32):
+        return jnp.einsum(subscripts, a, b, preferred_element_type=a.dtype)
+    return _wide_einsum_of_narrow(subscripts, a, b)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _wide_einsum_of_narrow(subscripts, a, b):
+    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+
+
+def _narrow_backward(subscripts, kept, grad):
+    (a, b), (inputs, output) = kept, subscripts.split("->")
+    of_a, of_b = inputs.split(",")
+    grad = grad.astype(a.dtype)
+    return (
+        jnp.einsum(f"{output},{of_b}->{of_a}", grad, b),
+        jnp.einsum(f"{output},{of_a}->{of_b}", grad, a),
+    )
+
+
+_wide_einsum_of_narrow.defvjp(
+    lambda subscripts, a, b: (_wide_einsum_of_narrow(subscripts, a, b), (a, b)), _narrow_backward
+)

@@ -88,9 +88,10 @@ class Dropout(nnx.Module):
     for a rate to within 1/131,072, and masks are most of what dropout costs.
     """
 
-    def __init__(self, rate: float):
+    def __init__(self, rate: float, generator: str):
         # Of the 65,536 values of 16 bits; one at least is kept.
         self.n_dropped = min(round(rate * 2**16), 2**16 - 1)
+        self.words = {"threefry": _threefry_words, "philox": _philox_words}[generator]
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
         """The values that are left; all of them without `rngs`."""
@@ -100,12 +101,7 @@ class Dropout(nnx.Module):
         """True where a value is kept; None if all are."""
         if rngs is None or not self.n_dropped:
             return None
-        key_0, key_1 = jax.random.key_data(rngs.dropout())
-        # One count gives two words of 32 bits. Each is computed from its own place alone, so that
-        # a mask is split over devices as the values are.
-        counts = jnp.arange(math.prod(shape[:-1]) * -(-shape[-1] // 4), dtype=jnp.uint32)
-        counts = counts.reshape(*shape[:-1], -1)
-        words = jax.extend.random.threefry2x32_p.bind(key_0, key_1, jnp.zeros_like(counts), counts)
+        words = self.words(rngs.dropout(), shape)
         draws = jnp.concatenate(
             [jax.lax.bitcast_convert_type(word, jnp.uint16) for word in words], axis=-1
         )
@@ -114,6 +110,27 @@ class Dropout(nnx.Module):
     def masked(self, x: jax.Array, kept: jax.Array | None) -> jax.Array:
         """What a mask leaves of the values."""
         return x if kept is None else jnp.where(kept, x / (1 - self.n_dropped / 2**16), 0)
+
+
+def _threefry_words(key: jax.Array, shape: tuple[int, ...]) -> list[jax.Array]:
+    """Random words of 32 bits for four values each, in two arrays of a fitting shape.
+
+    Each is computed from its own place alone, so that masks are split over devices as values are.
+    """
+    key_0, key_1 = jax.random.key_data(key)
+    counts = jnp.arange(math.prod(shape[:-1]) * -(-shape[-1] // 4), dtype=jnp.uint32)
+    counts = counts.reshape(*shape[:-1], -1)
+    return jax.extend.random.threefry2x32_p.bind(key_0, key_1, jnp.zeros_like(counts), counts)
+
+
+def _philox_words(key: jax.Array, shape: tuple[int, ...]) -> list[jax.Array]:
+    """Random words of 32 bits for two values each: XLA's Philox, the same on every device."""
+    _, words = jax.lax.rng_bit_generator(
+        jnp.tile(jax.random.key_data(key), 2),
+        (*shape[:-1], -(-shape[-1] // 2)),
+        algorithm=jax.lax.RandomAlgorithm.RNG_PHILOX,
+    )
+    return [words]
 
 
 def rotated(x_BHTK: jax.Array, start: jax.Array | int) -> jax.Array:

@@ -83,7 +83,7 @@ class Block(nnx.Module):
         self.attention = Attention(config, rngs=rngs)
         self.ln_2 = norm(config, rngs)
         self.mlp = MLP(config, rngs=rngs)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout, config.dropout_generator)
         self.shift = TokenShift() if config.token_shift else None
 
     def __call__(
@@ -132,7 +132,7 @@ class GPT(nnx.Module):
             self.wpe = _embed(config, config.block_size, rngs)
         self.is_rotary = config.position == "rotary"
         self.ln_0 = RMSNorm() if config.norm == "rmsnorm" else None
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout, config.dropout_generator)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.n_layer)])
         self.ln_f = norm(config, rngs)
         if not config.tie_embeddings:
@@ -195,7 +195,7 @@ class GPT(nnx.Module):
         if not self.is_tied:
             return self.head(x_ND).astype(self.wide)
         table_VD = self.wte.embedding[...].astype(x_ND.dtype)
-        return jnp.einsum("ND,VD->NV", x_ND, table_VD, preferred_element_type=self.wide)
+        return gradients.wide_einsum("ND,VD->NV", x_ND, table_VD)
 
 
 def _token(x_ND: jax.Array, index: jax.Array | int, batch_size: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from gptjax import batches, cache, flops, mesh, optim, step
+from gptjax import batches, cache, flops, kernels, mesh, optim, step
 from gptjax.config import GPTConfig, micro_batches
 from gptjax.corpus import Splits
 from gptjax.evaluate import Evaluator, Loss, mean_loss
@@ -36,6 +37,7 @@ class Program:
       n_params: weights without position embeddings.
       n_micro: micro-batches in an update.
       n_tokens: tokens in an update.
+      attention: which kernel it has, and why.
       flops, formula_flops: an update's, as XLA counts them and by the formula.
       peak: what MFU is measured against.
     """
@@ -55,6 +57,8 @@ class Program:
         everywhere = mesh.replicated(data_mesh)
         # One array for both splits, val behind train: one compiled evaluation serves both.
         self._tokens = jax.device_put(np.concatenate([splits.train, splits.val]), everywhere)
+        self.attention = kernels.choose_attention(model_config, devices[0])
+        model_config = dataclasses.replace(model_config, attention=self.attention.kernel)
         graph, tx = step.model_graph(model_config), optim.optimizer(config)
         if state is None:
             make = functools.partial(step.initial_state, model_config, tx, config.seed)
@@ -70,19 +74,17 @@ class Program:
         offsets_KAB = jax.ShapeDtypeStruct(
             self._offsets_shape, np.int32, sharding=self._offsets_sharding
         )
-        self._train_steps = (
-            jax.jit(
-                functools.partial(
-                    step.train_steps, graph, tx, dropout_key, config.model.block_size
-                ),
-                donate_argnums=1,
-                out_shardings=everywhere,
-            )
-            .lower(self._tokens, self.state, offsets_KAB, np.int32(0))
-            .compile()
+        train_steps = jax.jit(
+            functools.partial(step.train_steps, graph, tx, dropout_key, config.model.block_size),
+            donate_argnums=1,
+            out_shardings=everywhere,
         )
         self._evaluator = Evaluator(graph, config.model.block_size)
-        self._evaluator.compile(self.state.params, self._tokens, len(self._eval_offsets("val", 0)))
+        with kernels.matmul_precision(model_config):
+            lowered = train_steps.lower(self._tokens, self.state, offsets_KAB, np.int32(0))
+            self._train_steps = lowered.compile()
+            n_windows = len(self._eval_offsets("val", 0))
+            self._evaluator.compile(self.state.params, self._tokens, n_windows)
         self.n_params = n_parameters(self.state.params)
         self.n_tokens = config.train.batch_size * config.model.block_size
         self.formula_flops = flops.formula_flops(model_config, self.n_params, self.n_tokens)
@@ -156,6 +158,8 @@ class Program:
         return {
             "n_params": self.n_params,
             "micro_batches": self.n_micro,
+            "attention": self.attention.kernel,
+            "attention_why": self.attention.why,
             "flops_per_update": self.flops,
             "formula_flops_per_update": self.formula_flops,
             "peak_flops_per_s": self.peak.flops_per_s,

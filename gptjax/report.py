@@ -82,6 +82,8 @@ class Report:
         if splits.floor_nats is not None:
             say(f"floor: no model can have a val loss below {splits.floor_nats:.4f}")
         say(f"model: {count(program.n_params)} parameters; {precision(config)}")
+        if device.platform != "cpu":
+            say(f"attention: {program.attention.kernel}, {program.attention.why}")
         if config.model.dtype == "bfloat16" and mesh.lacks_bfloat16(device):
             say("warning: this CPU emulates bfloat16; float32 is faster here", style="yellow")
         ratio = program.flops / program.formula_flops
@@ -226,6 +228,8 @@ def precision(config: ml_collections.ConfigDict) -> str:
     """What is held and computed in what, and what is lost by it."""
     model = config.model
     words = f"{model.param_dtype} parameters, {model.dtype} compute"
+    if model.matmul_precision != "default":
+        words += f" at the {model.matmul_precision} precision"
     if model.param_dtype == "float32":
         return words
     if config.optim.master_weights:

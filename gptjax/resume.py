@@ -20,6 +20,9 @@ from gptjax.errors import RunError, UserError
 from gptjax.optim import learning_rate
 from gptjax.runlog import is_used
 
+# How a machine computes the same: a run may go on with another value.
+_OF_THE_MACHINE = ("model.attention", "model.attention_rows", "model.matmul_precision")
+
 # These name the experiment: a run with another value of one of them is not the same run.
 _IDENTITY = (
     "seed",
@@ -29,7 +32,7 @@ _IDENTITY = (
     "optim.master_weights",
     "train.batch_size",
     "train.grad_accum_steps",
-) + tuple(name for name in KNOBS if name.startswith("model.") and name != "model.attention_rows")
+) + tuple(name for name in KNOBS if name.startswith("model.") and name not in _OF_THE_MACHINE)
 
 # A fork may change all but what the arrays' shapes and dtypes follow from.
 _SHAPE = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptjax import cache, checkpoint, generate, mesh
+from gptjax import cache, checkpoint, generate, kernels, mesh
 from gptjax.command import printable
 from gptjax.description import model_config
 from gptjax.errors import UserError
@@ -95,16 +96,18 @@ def continuations(
     found: checkpoint.Checkpoint, ids: np.ndarray, *, seed: int, **settings: Any
 ) -> Iterator[np.ndarray]:
     """Yields the next few tokens of every sample, axes B and up to _TOKENS_PER_DISPATCH."""
-    config = model_config(found.meta)
-    return generate.continuations(
-        model_graph(config),
-        config,
-        jax.device_put(found.state.params),
-        ids,
-        named_key(seed, "sample"),
-        n_slots=_TOKENS_PER_DISPATCH,
-        **settings,
-    )
+    # Most tokens are computed one at a time, for which no kernel is fused.
+    config = dataclasses.replace(model_config(found.meta), attention="xla")
+    with kernels.matmul_precision(config):
+        yield from generate.continuations(
+            model_graph(config),
+            config,
+            jax.device_put(found.state.params),
+            ids,
+            named_key(seed, "sample"),
+            n_slots=_TOKENS_PER_DISPATCH,
+            **settings,
+        )
 
 
 def _check_ranges(

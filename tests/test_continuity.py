@@ -342,8 +342,9 @@ WHEN_RESUMED = {
     "refused": """
         seed data.source data.val_fraction optim.master_weights
         train.batch_size train.grad_accum_steps
-        model.n_layer model.n_head model.n_embd model.block_size model.dropout model.bias
-        model.dtype model.param_dtype model.norm model.position model.mlp model.qk_norm
+        model.n_layer model.n_head model.n_embd model.block_size model.dropout
+        model.dropout_generator model.bias model.dtype model.param_dtype model.norm
+        model.position model.mlp model.qk_norm
         model.tie_embeddings model.token_shift model.zero_residual optim.name
     """,
     "shown": """
@@ -354,7 +355,8 @@ WHEN_RESUMED = {
         train.max_iters train.updates_per_dispatch
         eval.interval eval.mode eval.iters eval.max_tokens
         checkpoint.interval checkpoint.keep log.interval log.tensorboard
-        model.attention_rows train.tokens_at_once mesh.data mesh.cpu_devices
+        model.attention model.attention_rows model.matmul_precision
+        train.tokens_at_once mesh.data mesh.cpu_devices
     """,
     "silent": "out_dir init_from",
 }

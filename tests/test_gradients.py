@@ -1,5 +1,6 @@
 """Every gradient written by hand is autodiff's of the plain function, to float64's last digits."""
 
+import functools
 import math
 
 import jax
@@ -72,3 +73,21 @@ def test_gelu_far_from_zero_is_finite_with_a_flat_gradient():
     y, pull = jax.vjp(gradients.gelu, x)
     np.testing.assert_array_equal(y, [0, 0, 0, 50, np.float32(1e30)])
     np.testing.assert_array_equal(pull(jnp.ones_like(x))[0], [0, 0, 0.5, 1, 1])
+
+
+def test_a_wide_einsum_of_bfloat16_has_narrow_gradients_near_the_wide_ones():
+    a, b = arguments([(2, 3, 5, 7), (2, 3, 4, 7)], jnp.bfloat16)
+    attend = functools.partial(gradients.wide_einsum, "BHTK,BHSK->BHTS")
+    y, pull = jax.vjp(attend, a, b)
+    wide_y, wide_pull = jax.vjp(attend, a.astype(jnp.float32), b.astype(jnp.float32))
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y, wide_y, rtol=1e-5)  # bfloat16's products are exact in float32
+    grad = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), jnp.float32)
+    for found, wanted in zip(pull(grad), wide_pull(grad), strict=True):
+        assert found.dtype == jnp.bfloat16
+        scale = float(jnp.abs(wanted).max())
+        np.testing.assert_allclose(found.astype(jnp.float32), wanted, atol=0.02 * scale)
+    # Nothing is widened: the three products take bfloat16 alone.
+    text = jax.jit(lambda a, b: jax.vjp(attend, a, b)[1](grad)).lower(a, b).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert products and not any("f32>, tensor" in line for line in products)

@@ -178,11 +178,12 @@ def test_attention_dropout_draws_a_mask_for_every_weight():
     assert abs(kept.mean() - 1) < 0.02
 
 
+@pytest.mark.parametrize("generator", ["threefry", "philox"])
 @pytest.mark.parametrize("rate", [0.2, 0.5, 0.03])
 @pytest.mark.parametrize("shape", [(1009, 257), (101, 7, 3, 61)], ids=str)
-def test_masks_of_dropout_are_random_bits_of_the_right_share(shape, rate):
+def test_masks_of_dropout_are_random_bits_of_the_right_share(shape, rate, generator):
     """Shares of the whole, of each quarter of the words drawn, and of neighbours kept together."""
-    dropout = Dropout(rate)
+    dropout = Dropout(rate, generator)
     kept = np.asarray(dropout.mask(shape, nnx.Rngs(dropout=1)))
     assert kept.shape == shape and kept.dtype == bool
 
@@ -202,7 +203,7 @@ def test_masks_of_dropout_are_random_bits_of_the_right_share(shape, rate):
 
 
 def test_a_rate_of_nearly_one_keeps_something():
-    kept = np.asarray(Dropout(0.9999999).mask((2_000, 500), nnx.Rngs(dropout=1)))
+    kept = np.asarray(Dropout(0.9999999, "threefry").mask((2_000, 500), nnx.Rngs(dropout=1)))
     assert 0 < kept.mean() < 1e-4
 
 
