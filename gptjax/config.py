@@ -207,6 +207,15 @@ class GPTConfig:
     vocab_size: int
 
 
+def is_small_vocabulary(n_symbols: int) -> bool:
+    """Whether tokens are found by one-hot products and comparisons rather than by index.
+
+    The gradient of an index is a scatter-add, slow on CPUs and GPUs alike; that of a one-hot
+    product is another product, as long as those are small.
+    """
+    return n_symbols <= 1024
+
+
 def default_config() -> ml_collections.ConfigDict:
     """Every knob at its default, locked: a misspelt name is an error."""
     nested: dict[str, Any] = {}

@@ -125,3 +125,28 @@ def _narrow_backward(subscripts, kept, grad):
 _wide_einsum_of_narrow.defvjp(
     lambda subscripts, a, b: (_wide_einsum_of_narrow(subscripts, a, b), (a, b)), _narrow_backward
 )
+
+
+@jax.custom_vjp
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """-ln P(target) under softmax(logits), whose last axis is the vocabulary's.
+
+    Forward it reads all logits twice (maximum, sum), backward once.
+    """
+    return _cross_entropy_forward(logits, targets)[0]
+
+
+def _cross_entropy_forward(logits, targets):
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return normaliser - at_target, (logits, normaliser, targets)
+
+
+def _cross_entropy_backward(kept, grad):
+    logits, normaliser, targets = kept
+    probability = jnp.exp(logits - normaliser[..., None])
+    symbols = jnp.arange(logits.shape[-1]).reshape(*[1] * targets.ndim, -1)
+    return grad[..., None] * (probability - (symbols == targets[..., None])), None
+
+
+cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)

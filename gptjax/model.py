@@ -16,7 +16,7 @@ from flax import nnx
 
 from gptjax import gradients
 from gptjax.attention import Attention, KeysValues
-from gptjax.config import GPTConfig
+from gptjax.config import GPTConfig, is_small_vocabulary
 from gptjax.layers import (
     INIT_STD,
     Dropout,
@@ -27,10 +27,6 @@ from gptjax.layers import (
     norm,
     residual_std,
 )
-
-# Up to this vocabulary a token is looked up by a one-hot matrix product: its gradient is one as
-# well, where that of an indexed look-up is a scatter-add, slow on CPUs and GPUs alike.
-_ONE_HOT_VOCABULARY = 1024
 
 # An untied head starts so near to zero that all symbols are equally likely.
 _HEAD_STD = 1e-3
@@ -177,13 +173,14 @@ class GPT(nnx.Module):
     def _embedded(self, ids_BT: jax.Array, *, start: jax.Array | int) -> jax.Array:
         B, T = ids_BT.shape
         ids_N = ids_BT.reshape(-1)
-        if self.wte.num_embeddings <= _ONE_HOT_VOCABULARY:
-            table_VD = self.wte.embedding[...].astype(self.wte.dtype)
-            token_ND = (
-                jax.nn.one_hot(ids_N, self.wte.num_embeddings, dtype=self.wte.dtype) @ table_VD
-            )
+        table_VD, dtype = self.wte.embedding[...], self.wte.dtype
+        if is_small_vocabulary(self.wte.num_embeddings):
+            one_hot_NV = jax.nn.one_hot(ids_N, self.wte.num_embeddings, dtype=dtype)
+            token_ND = one_hot_NV @ table_VD.astype(dtype)
         else:
-            token_ND = self.wte(ids_N)
+            # Looked up before it is narrowed: the gradients of a frequent token are many, and
+            # added up in bfloat16 most of them would be lost.
+            token_ND = table_VD[ids_N].astype(dtype)
         if not self.is_rotary:
             positions_TD = jax.lax.dynamic_slice_in_dim(self.wpe.embedding[...], start, T)
             x_BTD = token_ND.reshape(B, T, -1) + positions_TD.astype(token_ND.dtype)[None]

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from gptjax import optim
-from gptjax.config import GPTConfig
+from gptjax import gradients, optim
+from gptjax.config import GPTConfig, is_small_vocabulary
 from gptjax.model import GPT
 
 
@@ -47,9 +47,11 @@ def initial_state(config: GPTConfig, tx: optax.GradientTransformation, seed: int
 def next_token_losses(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
     """Cross-entropy of each target, nats, axes BT.
 
-    The target's logit is picked by a fused comparison rather than by an index: the gradient of an
-    index is a scatter, which costs more than the whole rest of the loss.
+    Of a small vocabulary the target's logit is picked by a fused comparison; of a large one, where
+    that would read all logits once more, by an index, with the gradient by hand.
     """
+    if not is_small_vocabulary(logits_BTV.shape[-1]):
+        return gradients.cross_entropy(logits_BTV, targets_BT)
     is_target_BTV = targets_BT[..., None] == jnp.arange(logits_BTV.shape[-1])[None, None]
     target_logit_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0), axis=-1)
     return jax.nn.logsumexp(logits_BTV, axis=-1) - target_logit_BT

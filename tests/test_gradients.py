@@ -91,3 +91,17 @@ def test_a_wide_einsum_of_bfloat16_has_narrow_gradients_near_the_wide_ones():
     text = jax.jit(lambda a, b: jax.vjp(attend, a, b)[1](grad)).lower(a, b).as_text()
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert products and not any("f32>, tensor" in line for line in products)
+
+
+def test_cross_entropy_is_the_plain_one(x64):
+    logits, grad = arguments([(2, 5, 7), (2, 5)])
+    targets = jnp.asarray(np.random.default_rng(1).integers(0, 7, (2, 5)), jnp.int32)
+
+    def plain(logits):
+        log_probs = jax.nn.log_softmax(logits, axis=-1)
+        return -(log_probs * jax.nn.one_hot(targets, 7)).sum(-1)
+
+    y, pull = jax.vjp(lambda logits: gradients.cross_entropy(logits, targets), logits)
+    wanted_y, wanted_pull = jax.vjp(plain, logits)
+    np.testing.assert_allclose(y, wanted_y, rtol=1e-13)
+    np.testing.assert_allclose(pull(grad)[0], wanted_pull(grad)[0], rtol=1e-12, atol=1e-14)

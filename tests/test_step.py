@@ -10,6 +10,7 @@ import tiny
 from flax import nnx
 
 from gptjax import mesh, optim, step
+from gptjax import model as model_module
 from gptjax.config import decay_iters
 
 
@@ -253,3 +254,37 @@ def test_clipping_off_and_on():
     tiny.assert_same_bits(clipped(0.0), grads)
     tiny.assert_same_bits(clipped(20.0), grads)
     np.testing.assert_allclose(clipped(1.0)["a"], np.array([3.0, 4.0]) / 13.000001, rtol=1e-6)
+
+
+def test_a_large_vocabulary_has_the_same_loss_and_gradients_as_a_small_one(monkeypatch):
+    """By index in place of one-hot products and comparisons."""
+    model = tiny.model_config(tie_embeddings=False)
+    graph, _, state = tiny.parts(model, tiny.config())
+    x_BT, y_BT = tiny.batch(3, 7)
+
+    def results():
+        def loss(params):
+            return step.next_token_losses(nnx.merge(graph, params)(x_BT), y_BT).mean()
+
+        return jax.jit(jax.value_and_grad(loss))(state.params)
+
+    small = results()
+    for module in (model_module, step):
+        monkeypatch.setattr(module, "is_small_vocabulary", lambda n_symbols: False)
+    for a, b in zip(jax.tree.leaves(results()), jax.tree.leaves(small), strict=True):
+        assert np.abs(b).max() > 0
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
+
+
+def test_gradients_of_a_frequent_token_are_added_up_in_float32(monkeypatch):
+    monkeypatch.setattr(model_module, "is_small_vocabulary", lambda n_symbols: False)
+    config = tiny.model_config(dtype="bfloat16", tie_embeddings=False, block_size=1000)
+    graph, _, state = tiny.parts(config, tiny.config())
+    x_BT = jnp.full((8, 1000), 3)
+
+    def looked_up(params):
+        return nnx.merge(graph, params)._embedded(x_BT, start=0).astype(jnp.float32).sum()
+
+    gradient = jax.grad(looked_up)(state.params)["wte"]["embedding"][...]
+    # In bfloat16 a sum of ones stops at 256.
+    np.testing.assert_array_equal(gradient[3], 8000)
