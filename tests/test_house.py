@@ -15,7 +15,7 @@ FLOORS = """
     errors versions signals cache command config config_file tokenizer synthetic datasets corpus
     batches description gradients layers model muon optim step generate mesh flops ledger
     checkpoint runlog progress evaluate resume program report train sample peer stepper
-    op_groups growth bench
+    op_groups growth bench doctor
 """.split()
 
 
