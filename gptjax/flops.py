@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -22,38 +23,42 @@ from flax import nnx
 
 from gptjax import cache
 from gptjax.config import GPTConfig
-from gptjax.mesh import n_cores
+from gptjax.mesh import lacks_bfloat16, n_cores
 from gptjax.step import TrainState, model_graph, train_step
 
 # What nanoGPT divides by whatever the device is: an A100's bfloat16 peak, FLOP/s.
 A100_PEAK = 312e12
 
-# (a word of device_kind, bfloat16, TF32, float32): dense tensor-core peaks in TFLOP/s. The first
-# name that matches counts, so more specific names come first. A dash in NVIDIA's sheets is 0.
+# (words of device_kind, bfloat16, TF32, float32, memory): dense tensor-core peaks in TFLOP/s, then
+# GB/s. The first name that matches counts, so more specific names come first. A dash in NVIDIA's
+# sheets is 0, and so is what the name does not tell.
 # Sources: NVIDIA's data sheets and architecture white papers, figures with sparsity halved;
 # llm.c's table for GeForce.
-_PEAK_TFLOPS = (
-    ("V100-SXM2", 0, 0, 15.7),
-    ("V100-SXM3", 0, 0, 15.7),
-    ("V100-PCIE", 0, 0, 14.0),
-    ("T4", 0, 0, 8.1),
-    ("A100", 312, 156, 19.5),
-    ("A10", 125, 62.5, 31.2),
-    ("L40S", 362, 183, 91.6),
-    ("L4", 121, 60, 30.3),
-    ("RTX 3090", 71, 35.6, 35.6),
-    ("RTX 4070 Ti", 80.2, 40.1, 40.1),
-    ("RTX 4080", 97.5, 48.7, 48.7),
-    ("RTX 4090", 165.2, 82.6, 82.6),
-    ("RTX 5090", 209.5, 104.8, 104.8),
-    ("H100 PCIe", 756, 378, 51),
-    ("H100 NVL", 835, 417, 60),
-    ("H100", 989.4, 494.7, 66.9),
-    ("H200 NVL", 836, 418, 60),
-    ("GH200", 990, 495, 67),
-    ("H200", 989.4, 494.7, 67),
-    ("GB200", 2500, 1250, 80),
-    ("B200", 2250, 1125, 80),
+_CARDS: tuple[tuple[str, float, float, float, float], ...] = (
+    ("V100-SXM2", 0, 0, 15.7, 900),
+    ("V100-SXM3", 0, 0, 15.7, 900),
+    ("V100-PCIE", 0, 0, 14.0, 900),
+    ("T4", 0, 0, 8.1, 320),
+    (r"A100\b.*\b40GB", 312, 156, 19.5, 1555),
+    ("A100 80GB PCIe", 312, 156, 19.5, 1935),
+    (r"A100\b.*\b80GB", 312, 156, 19.5, 2039),
+    ("A100", 312, 156, 19.5, 0),
+    ("A10", 125, 62.5, 31.2, 600),
+    ("L40S", 362, 183, 91.6, 864),
+    ("L4", 121, 60, 30.3, 300),
+    ("RTX 3090", 71, 35.6, 35.6, 936),
+    ("RTX 4070 Ti", 80.2, 40.1, 40.1, 504),
+    ("RTX 4080", 97.5, 48.7, 48.7, 717),
+    ("RTX 4090", 165.2, 82.6, 82.6, 1008),
+    ("RTX 5090", 209.5, 104.8, 104.8, 1792),
+    ("H100 PCIe", 756, 378, 51, 2000),
+    ("H100 NVL", 835, 417, 60, 3900),
+    ("H100", 989.4, 494.7, 66.9, 3350),
+    ("H200 NVL", 836, 418, 60, 4800),
+    ("GH200", 990, 495, 67, 4000),
+    ("H200", 989.4, 494.7, 67, 4800),
+    ("GB200", 2500, 1250, 80, 8000),
+    ("B200", 2250, 1125, 80, 8000),
 )
 
 # Cards that share a name with a faster or slower one of the table.
@@ -129,19 +134,34 @@ def xla_flops(
     return float(analysis["flops"]) * n_micro
 
 
-def table_peak(device_kind: str, dtype: str) -> float | None:
+def table_peak(device_kind: str, dtype: str, *, precision: str = "default") -> float | None:
     """Peak FLOP/s of a known device for matrix products of `dtype`, else None.
 
-    float32 products run as TF32 on cards that have it, as JAX lets them by default.
+    float32 products run as TF32 on cards that have it, as JAX lets them by default, unless
+    `precision` is "highest".
     """
-    if _UNLIKE_ITS_NAMESAKE.search(device_kind):
-        return None
-    for name, bfloat16, tf32, float32 in _PEAK_TFLOPS:
-        # Whole words only: an A10G is no A10, an L40 no L4.
-        if re.search(rf"\b{name}(?![0-9A-Za-z])", device_kind):
-            rate = bfloat16 if dtype == "bfloat16" else tf32 or float32
-            return rate * 1e12 if rate else None
-    return None
+    bfloat16, tf32, float32, _ = _card(device_kind)
+    if dtype == "bfloat16":
+        rate = bfloat16
+    else:
+        rate = float32 if precision == "highest" else tf32 or float32
+    return rate * 1e12 if rate else None
+
+
+def table_bandwidth(device_kind: str) -> float | None:
+    """Bytes/s that a known device's memory can move, else None."""
+    *_, memory = _card(device_kind)
+    return memory * 1e9 if memory else None
+
+
+def _card(device_kind: str) -> tuple[float, float, float, float]:
+    """A row of the table without its name; zeros for a device that has none."""
+    if not _UNLIKE_ITS_NAMESAKE.search(device_kind):
+        for name, bfloat16, tf32, float32, memory in _CARDS:
+            # Whole words only: an A10G is no A10, an L40 no L4.
+            if re.search(rf"\b{name}(?![0-9A-Za-z])", device_kind):
+                return bfloat16, tf32, float32, memory
+    return 0, 0, 0, 0
 
 
 def peak(devices: list[jax.Device], dtype: str, *, folder: Path | None) -> Peak:
@@ -154,7 +174,7 @@ def peak(devices: list[jax.Device], dtype: str, *, folder: Path | None) -> Peak:
     known = table_peak(kind, dtype)
     if known is not None:
         return Peak(known * len(devices), f"{len(devices)} x {kind}'s peak for {dtype}")
-    measured = _measured_peak(devices[0], dtype)
+    measured = matmul_rate(devices[0], dtype)
     # XLA's CPU devices share the same cores: more of them are not more arithmetic.
     count = 1 if devices[0].platform == "cpu" else len(devices)
     if folder is not None:
@@ -163,22 +183,55 @@ def peak(devices: list[jax.Device], dtype: str, *, folder: Path | None) -> Peak:
     return Peak(measured * count, f"measured {dtype} matmul rate of this {devices[0].platform}")
 
 
-def _measured_peak(device: jax.Device, dtype: str) -> float:
-    """FLOP/s of the fastest of a few square matrix products, about a tenth of a second in all.
+def matmul_rate(
+    device: jax.Device, dtype: str, *, precision: str | None = None, seconds: float = 0.1
+) -> float:
+    """FLOP/s of the fastest of a few square matrix products of random numbers.
 
-    Short, since every start measures again and the highest rate is what counts.
+    Args:
+      precision: of float32 products, as jax.numpy.matmul takes it; None: as JAX is set.
+      seconds: how long to repeat them. Short, since every start of a run measures again and the
+        highest rate is what counts.
     """
-    n = 1024 if device.platform == "cpu" else 8192
-    rows = np.random.default_rng(0).normal(size=(n, n)).astype(np.float32)
+    n = 8192
+    if device.platform == "cpu":
+        is_emulated = dtype == "bfloat16" and lacks_bfloat16(device)
+        n = 512 if is_emulated else 1024
+    rows = np.random.default_rng(0).standard_normal((n, n), np.float32)
     a = jax.device_put(jnp.asarray(rows, dtype), device)
-    product = jax.jit(lambda a: a @ a)
-    product(a).block_until_ready()
-    fastest, until = float("inf"), time.perf_counter() + 0.1
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision=precision))
+    return 2.0 * n**3 / _fastest(lambda _: product(a), a, device, seconds)
+
+
+def copy_rate(device: jax.Device, *, seconds: float = 0.1) -> float:
+    """Bytes/s of memory, those read and those written, while a large array is negated."""
+    n_bytes = 2**28 if device.platform == "cpu" else 2**30
+    block = np.random.default_rng(0).random(2**20, np.float32)
+    blocks = jax.jit(lambda block: jnp.tile(block, n_bytes // block.nbytes))
+    x = blocks(jax.device_put(block, device))
+    # In place: the pages of a new array would have to be found first.
+    negated = jax.jit(jnp.negative, donate_argnums=0)
+    return 2.0 * n_bytes / _fastest(negated, x, device, seconds)
+
+
+def _fastest(
+    call: Callable[[jax.Array], jax.Array], x: jax.Array, device: jax.Device, seconds: float
+) -> float:
+    """Seconds of the fastest of the calls made within `seconds`, after one that compiles.
+
+    The first gets `x`, each other what the one before returned. On a GPU several are queued before
+    the last is waited for, since the wait, too, takes time.
+    """
+    n_queued = 1 if device.platform == "cpu" else 4
+    x = call(x).block_until_ready()
+    fastest, until = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < until:
         start = time.perf_counter()
-        product(a).block_until_ready()
-        fastest = min(fastest, time.perf_counter() - start)
-    return 2.0 * n**3 / fastest
+        for _ in range(n_queued):
+            x = call(x)
+        x.block_until_ready()
+        fastest = min(fastest, (time.perf_counter() - start) / n_queued)
+    return fastest
 
 
 def _highest_ever(path: Path, key: str, measured: float) -> float:

@@ -101,7 +101,7 @@ def check_memory(
     state = 3 * jnp.dtype(model.param_dtype).itemsize * expected_parameters(model)
     n_outputs = micro_batch * model.block_size * model.n_embd * model.n_layer
     outputs = jnp.dtype(model.dtype).itemsize * n_outputs
-    available = _memory_bytes(device)
+    available = memory_bytes(device)
     offsets = 4 * n_windows
     if not available or state + outputs + offsets <= available:
         return
@@ -117,7 +117,7 @@ def check_memory(
     )
 
 
-def _memory_bytes(device: jax.Device) -> int:
+def memory_bytes(device: jax.Device) -> int:
     """Memory of a device, or of this host for its CPU; 0 where neither tells."""
     if device.platform != "cpu":
         return int((device.memory_stats() or {}).get("bytes_limit", 0))
