@@ -177,6 +177,9 @@ KNOBS: dict[str, Knob] = {
     "log.interval": _at_least(10, 1, "updates between lines of metrics.jsonl"),
     "log.tensorboard": Knob(False, "write TensorBoard event files as well (extra: tensorboard)"),
     "mesh.data": _at_least(0, 0, "devices a batch is split over; 0: all there are"),
+    "mesh.gpu_memory": _fraction(
+        0.75, "share of a GPU's memory that is taken at the start; 0: taken as needed, slower"
+    ),
     "mesh.cpu_devices": _between(1, 1, 256, "devices XLA makes of this host's CPU"),
 }
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 from gptjax import batches, cache, checkpoint, kernels, mesh
 from gptjax.command import printable
+from gptjax.config import GPTConfig
 from gptjax.description import model_config
 from gptjax.errors import UserError
 from gptjax.step import model_graph, window_losses
@@ -22,9 +23,11 @@ from gptjax.tokenizer import CharTokenizer
 # The validation split, kept in the run directory so that evaluating needs nothing else.
 VAL_TOKENS = "val_tokens.npy"
 
-# Windows of a sweep are batched to about this many tokens: enough for fast matrix products,
-# while logits of a GPT-2 vocabulary stay below a gigabyte.
-_TOKENS_PER_BATCH = 2048
+# Windows of a sweep are batched to so many tokens at most: on a CPU what stays near its cache, on
+# a GPU what fills it, as long as logits and attention's scores stay below two gigabytes.
+_CPU_TOKENS_AT_ONCE = 2048
+_GPU_TOKENS_AT_ONCE = 65_536
+_GPU_BYTES_AT_ONCE = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +45,22 @@ def mean_loss(losses_W: np.ndarray) -> Loss:
     return Loss(float(losses_W.mean()), sem)
 
 
-class Evaluator:
-    """Computes the losses of windows with one compiled call per sweep."""
+def tokens_at_once(model: GPTConfig, platform: str) -> int:
+    """How many tokens of a sweep a device computes at once."""
+    if platform == "cpu":
+        return _CPU_TOKENS_AT_ONCE
+    scores = 0 if model.attention == "cudnn" else model.n_head * model.block_size
+    bytes_per_token = 4 * max(model.vocab_size, scores)
+    return min(_GPU_TOKENS_AT_ONCE, _GPU_BYTES_AT_ONCE // bytes_per_token)
 
-    def __init__(self, graph: nnx.GraphDef, block_size: int):
+
+class Evaluator:
+    """Computes the losses of windows with one compiled call per sweep, some windows at once."""
+
+    def __init__(self, graph: nnx.GraphDef, block_size: int, *, tokens_at_once: int):
         self._losses = jax.jit(functools.partial(window_losses, graph, block_size))
         self._compiled: dict[tuple[int, int], jax.stages.Compiled] = {}
-        self._batch_size = max(1, _TOKENS_PER_BATCH // block_size)
+        self._batch_size = max(1, tokens_at_once // block_size)
 
     def compile(self, params: nnx.State, tokens: jax.Array, n_windows: int) -> None:
         """Compiles sweeps of `n_windows` windows, so that the first one costs no more."""
@@ -96,7 +108,8 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
         raise UserError("--context", block_size, f"the validation split has {len(ids)} tokens")
     params = jax.device_put(found.state.params)
     config = kernels.with_kernels(config, jax.devices()[0])
-    evaluator = Evaluator(model_graph(config), block_size)
+    at_once = tokens_at_once(config, jax.devices()[0].platform)
+    evaluator = Evaluator(model_graph(config), block_size, tokens_at_once=at_once)
     with kernels.matmul_precision(config):
         loss = mean_loss(evaluator.losses(params, jnp.asarray(ids), offsets_W))
 

@@ -164,21 +164,27 @@ def _card(device_kind: str) -> tuple[float, float, float, float]:
     return 0, 0, 0, 0
 
 
-def peak(devices: list[jax.Device], dtype: str, *, folder: Path | None) -> Peak:
+def peak(
+    devices: list[jax.Device], dtype: str, *, precision: str = "default", folder: Path | None
+) -> Peak:
     """What the devices together could do: the table's figure, else a measured one.
 
     The highest rate ever measured on this machine is kept in `folder` (None: nowhere), since
     a measurement can be too low, when the machine is busy, but not too high.
     """
     kind = devices[0].device_kind
-    known = table_peak(kind, dtype)
+    known = table_peak(kind, dtype, precision=precision)
     if known is not None:
-        return Peak(known * len(devices), f"{len(devices)} x {kind}'s peak for {dtype}")
-    measured = matmul_rate(devices[0], dtype)
+        is_tf32 = dtype == "float32" and known != table_peak(kind, dtype, precision="highest")
+        name = "TF32" if is_tf32 else dtype
+        return Peak(known * len(devices), f"{len(devices)} x {kind}'s peak for {name}")
+    measured = matmul_rate(devices[0], dtype, precision=precision)
     # XLA's CPU devices share the same cores: more of them are not more arithmetic.
     count = 1 if devices[0].platform == "cpu" else len(devices)
     if folder is not None:
         key = f"{kind} {cache.processor()} {n_cores()} cores {dtype} jax {jax.__version__}"
+        if devices[0].platform != "cpu":
+            key += f" {precision}"
         measured = _highest_ever(folder / "peaks.json", key, measured)
     return Peak(measured * count, f"measured {dtype} matmul rate of this {devices[0].platform}")
 

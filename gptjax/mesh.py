@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from gptjax import versions
 from gptjax.config import GPTConfig
 from gptjax.errors import UserError
 from gptjax.model import expected_parameters
@@ -38,16 +39,24 @@ def choose_devices(found: list[jax.Device], config: ml_collections.ConfigDict) -
     return found[:n_devices]
 
 
-def available_devices(n_cpu_devices: int = 1) -> tuple[list[jax.Device], str]:
+# What JAX by itself takes of a GPU's memory when it starts.
+GPU_MEMORY = 0.75
+
+
+def available_devices(
+    n_cpu_devices: int = 1, gpu_memory: float = GPU_MEMORY
+) -> tuple[list[jax.Device], str]:
     """All devices of the backend that is to be used, and in words why that one.
 
     JAX_PLATFORMS picks the backend. The CPU stays reachable beside a GPU: FLOPs are counted there.
+    `gpu_memory` is mesh.gpu_memory; XLA_PYTHON_CLIENT_… in the environment goes before it.
 
     Raises:
       UserError: if the backend asked for is not there.
     """
     if n_cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", n_cpu_devices)
+    _share_memory(gpu_memory)
     asked = os.environ.get("JAX_PLATFORMS", "")
     platforms = asked.split(",") if asked else []
     if platforms and "cpu" not in platforms:
@@ -57,7 +66,7 @@ def available_devices(n_cpu_devices: int = 1) -> tuple[list[jax.Device], str]:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            "JAX_PLATFORMS", asked, f"no such device here ({reason})", "Use JAX_PLATFORMS=cpu."
+            "JAX_PLATFORMS", asked, f"no such device here ({reason})", _remedy(platforms)
         ) from error
     wanted = platforms[0] if platforms else found[0].platform
     # JAX calls CUDA and ROCm devices alike "gpu".
@@ -66,10 +75,43 @@ def available_devices(n_cpu_devices: int = 1) -> tuple[list[jax.Device], str]:
             "JAX_PLATFORMS",
             asked,
             f"no {wanted} device here; have: {found[0].platform}",
-            "Use JAX_PLATFORMS=cpu.",
+            _remedy(platforms),
         )
     why = f"JAX_PLATFORMS={asked}" if asked else "JAX's own choice; JAX_PLATFORMS sets another"
     return found, why
+
+
+def check_program_memory(needed: int, device: jax.Device) -> None:
+    """Raises UserError when a compiled update of `needed` bytes cannot fit a device."""
+    available = memory_bytes(device)
+    if available and needed > available:
+        raise UserError(
+            "model",
+            f"an update needs {needed / 2**30:.1f} GiB",
+            f"this {device.platform} has {available / 2**30:.1f} GiB",
+            "Lower --config.train.tokens_at_once or batch_size"
+            + (", or raise --config.mesh.gpu_memory." if device.platform != "cpu" else "."),
+        )
+
+
+def _share_memory(gpu_memory: float) -> None:
+    """Says to JAX, which has not started yet, how much of a GPU it may take at once."""
+    names = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+    if gpu_memory == GPU_MEMORY or any(name in os.environ for name in names):
+        return
+    if gpu_memory:
+        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(gpu_memory)
+    else:
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+
+def _remedy(platforms: list[str]) -> str:
+    """What to do about a backend that is not there."""
+    if "cuda" in platforms and not versions.cuda_plugins():
+        return 'Use JAX_PLATFORMS=cpu, or install what CUDA needs: pip install -e ".[cuda]".'
+    if "cuda" in platforms:
+        return "Use JAX_PLATFORMS=cpu, or see what nvidia-smi and CUDA_VISIBLE_DEVICES show."
+    return "Use JAX_PLATFORMS=cpu."
 
 
 def data_mesh(devices: list[jax.Device]) -> Mesh:

@@ -13,11 +13,11 @@ import numpy as np
 from gptjax import batches, cache, flops, kernels, mesh, optim, step
 from gptjax.config import GPTConfig, micro_batches
 from gptjax.corpus import Splits
-from gptjax.evaluate import Evaluator, Loss, mean_loss
+from gptjax.evaluate import Evaluator, Loss, mean_loss, tokens_at_once
 from gptjax.model import n_parameters
 
 # One dispatch makes at most so many updates.
-_MOST_UPDATES = 100
+_MOST_UPDATES = 1000
 
 # Random evaluation batches are numbered from here on, beyond any training batch.
 _FIRST_EVAL_BATCH = 2**62
@@ -79,11 +79,16 @@ class Program:
             donate_argnums=1,
             out_shardings=everywhere,
         )
-        self._evaluator = Evaluator(graph, config.model.block_size)
+        self._evaluator = Evaluator(
+            graph,
+            config.model.block_size,
+            tokens_at_once=tokens_at_once(model_config, devices[0].platform),
+        )
         with kernels.matmul_precision(model_config):
             lowered = train_steps.lower(self._tokens, self.state, offsets_KAB, np.int32(0))
             self._train_steps = lowered.compile()
-            n_windows = len(self._eval_offsets("val", 0))
+            mesh.check_program_memory(self.memory_bytes(), devices[0])
+            n_windows = len(self._eval_offsets(step=0))
             self._evaluator.compile(self.state.params, self._tokens, n_windows)
         self.n_params = n_parameters(self.state.params)
         self.n_tokens = config.train.batch_size * config.model.block_size
@@ -95,14 +100,18 @@ class Program:
             n_micro=config.train.grad_accum_steps,
             folder=cache.folder(),
         )
-        self.peak = flops.peak(devices, config.model.dtype, folder=cache.folder())
+        self.peak = flops.peak(
+            devices,
+            config.model.dtype,
+            precision=config.model.matmul_precision,
+            folder=cache.folder(),
+        )
 
     def offsets(self, first: int, n_updates: int) -> jax.Array:
         """The batches of `n_updates` updates from update `first` on, placed on the devices."""
         offsets_KAB = np.zeros(self._offsets_shape, np.int32)
-        for slot in range(n_updates):
-            offsets_B = self._random_offsets("train", first + slot)
-            offsets_KAB[slot] = offsets_B.reshape(self.n_micro, -1)
+        offsets_KB = self._random_offsets("train", first, n_updates)
+        offsets_KAB[:n_updates] = offsets_KB.reshape(n_updates, self.n_micro, -1)
         return jax.device_put(offsets_KAB, self._offsets_sharding)
 
     def train(self, offsets_KAB: jax.Array, n_updates: int) -> dict[str, np.ndarray]:
@@ -112,12 +121,12 @@ class Program:
         )
         return {name: np.asarray(values)[:n_updates] for name, values in metrics.items()}
 
-    def loss(self, split: str, *, step: int) -> Loss:
-        """The loss of the present weights on a split, as config.eval asks for it."""
-        offsets_W = self._eval_offsets(split, step)
-        if split == "val":
-            offsets_W = offsets_W + self._lengths["train"]
-        return mean_loss(self._evaluator.losses(self.state.params, self._tokens, offsets_W))
+    def losses(self, *, step: int) -> dict[str, Loss]:
+        """The losses of the present weights on both splits, as config.eval asks for them."""
+        offsets_W = self._eval_offsets(step=step)
+        losses_W = self._evaluator.losses(self.state.params, self._tokens, offsets_W)
+        is_val_W = offsets_W >= self._lengths["train"]
+        return {"train": mean_loss(losses_W[~is_val_W]), "val": mean_loss(losses_W[is_val_W])}
 
     def hlo_text(self) -> str:
         """The compiled updates as XLA writes them down."""
@@ -128,13 +137,16 @@ class Program:
         needed: Any = self._train_steps.memory_analysis()
         return needed.argument_size_in_bytes + needed.temp_size_in_bytes
 
-    def _eval_offsets(self, split: str, step: int) -> np.ndarray:
+    def _eval_offsets(self, *, step: int) -> np.ndarray:
+        """Windows of train, then of val, which lies behind it."""
+        train_W, val_W = self._windows("train", step), self._windows("val", step)
+        return np.concatenate([train_W, val_W + np.int32(self._lengths["train"])])
+
+    def _windows(self, split: str, step: int) -> np.ndarray:
         config = self._config
         if config.eval.mode == "random":
             first = _FIRST_EVAL_BATCH + step * config.eval.iters
-            return np.concatenate(
-                [self._random_offsets(split, first + index) for index in range(config.eval.iters)]
-            )
+            return self._random_offsets(split, first, config.eval.iters).reshape(-1)
         return batches.sweep_offsets(
             n_tokens=self._lengths[split],
             block_size=config.model.block_size,
@@ -142,12 +154,13 @@ class Program:
             max_tokens=config.eval.max_tokens or self._lengths["val"] - 1,
         )
 
-    def _random_offsets(self, split: str, index: int) -> np.ndarray:
+    def _random_offsets(self, split: str, first: int, n_batches: int) -> np.ndarray:
         config = self._config
         return batches.offsets(
             config.seed,
             split,
-            index,
+            first,
+            n_batches,
             n_tokens=self._lengths[split],
             block_size=config.model.block_size,
             batch_size=config.train.batch_size,

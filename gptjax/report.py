@@ -33,6 +33,7 @@ class Report:
 
     def __init__(self, log: RunLog, display: Display, ledger: Ledger):
         self._log, self._display, self._ledger = log, display, ledger
+        self._last_record: dict[str, Any] = {}
 
     def started(
         self,
@@ -114,10 +115,10 @@ class Report:
         step: int,
         *,
         seconds_each: float,
+        seconds_ago: float,
         lr: float,
         metrics: dict[str, float],
         program: Program,
-        eta_seconds: float,
     ) -> None:
         """The `train` record: the last update's loss, the mean time since the record before."""
         record = {
@@ -132,16 +133,23 @@ class Report:
             "mfu_a100": program.formula_flops / seconds_each / flops.A100_PEAK,
             "tokens_seen": step * program.n_tokens,
             "flops_total": step * program.flops,
-            "seconds": self._ledger.run_seconds(),
+            "seconds": self._ledger.run_seconds() - seconds_ago,
         }
         self._log.append("train", **record)
+        self._last_record = record
+
+    def progress(self, eta_seconds: float) -> None:
+        """Shows the last `train` record and what is left."""
+        record = self._last_record
+        if not record:
+            return
         figures = {
             "loss": f"{record['loss']:.4f}",
             "step": f"{record['step_ms']:.3g} ms",
             "tok/s": count(record["tokens_per_s"]),
             "mfu": f"{record['mfu']:.0%}",
         }
-        self._display.update(step, figures, eta_seconds=eta_seconds)
+        self._display.update(record["step"], figures, eta_seconds=eta_seconds)
 
     def evaluated(
         self,

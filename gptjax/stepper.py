@@ -29,7 +29,7 @@ class Stepper:
         config = config.copy_and_resolve_references()
         with tempfile.TemporaryDirectory() as folder:
             set_knob(config, "out_dir", f"{folder}/run")
-            found, _ = mesh.available_devices(config.mesh.cpu_devices)
+            found, _ = mesh.available_devices(config.mesh.cpu_devices, config.mesh.gpu_memory)
             devices = mesh.choose_devices(found, config)
             self.program: Program = Run(find_origin(config, []), mesh.machine(devices)).compiled(
                 devices

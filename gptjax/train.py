@@ -43,7 +43,9 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
       RunError: if the run cannot go on.
     """
     cache.keep_compiled_programs()
-    found_devices, why = mesh.available_devices(requested.mesh.cpu_devices)
+    found_devices, why = mesh.available_devices(
+        requested.mesh.cpu_devices, requested.mesh.gpu_memory
+    )
     run_dir = Path(requested.out_dir)
     runlog.check_writable(run_dir)
     with contextlib.ExitStack() as stack:
@@ -98,7 +100,8 @@ class Run:
         self.best: dict[str, Any] = {"step": -1, "val_nats": None}
         if meta and origin.resumed:
             self.best = dict(meta["best"])
-        self.rate = jax.jit(optim.learning_rate(self.config))  # One program, not one an operation.
+        # One program, not one an operation; on the CPU, where a number is had at once.
+        self.rate = jax.jit(optim.learning_rate(self.config))
         self.stop_signal = 0
 
     def compiled(self, devices: list) -> Program:
@@ -174,8 +177,6 @@ class Run:
         config, done = self.config, self.n_done
         is_first = done == self.first_step and not self.origin.resumed
         is_edge = is_first or done >= config.train.max_iters
-        if done > self.logged_step and (is_edge or done % config.log.interval == 0):
-            self._log_updates()
         val_nats, is_best = None, False
         if (is_edge or done % config.eval.interval == 0) and done not in self.evaluated:
             val_nats = self._evaluate()
@@ -186,7 +187,7 @@ class Run:
     def _to_boundary(self) -> int:
         """Updates until something is due."""
         config, done = self.config, self.n_done
-        intervals = (config.log.interval, config.eval.interval, config.checkpoint.interval)
+        intervals = (config.eval.interval, config.checkpoint.interval)
         ends = [done - done % interval + interval for interval in intervals]
         return min(*ends, config.train.max_iters) - done
 
@@ -205,17 +206,19 @@ class Run:
         """Makes `n_updates` updates in one dispatch and checks that they are finite."""
         with self.ledger.measure("data"):
             offsets_KAB = self.program.offsets(self.n_done, n_updates)
-        start = time.perf_counter()
+        before = self.ledger.seconds_here("step")
         with self.ledger.measure("step"):
             metrics_K = self.program.train(offsets_KAB, n_updates)
-        self.ledger.count_steps(n_updates, time.perf_counter() - start)
+        seconds = self.ledger.seconds_here("step") - before
+        self.ledger.count_steps(n_updates, seconds)
         finite_K = np.isfinite(metrics_K["loss"]) & np.isfinite(metrics_K["grad_norm"])
-        last = n_updates - 1 if finite_K.all() else int(np.argmin(finite_K))
+        n_finite = n_updates if finite_K.all() else int(np.argmin(finite_K))
+        last = min(n_finite, n_updates - 1)
         self.last_metrics = {name: float(values[last]) for name, values in metrics_K.items()}
-        if not finite_K.all():
-            index = self.n_done + last
-            raise self._not_finite(f"update {index} is not finite", index)
-        self.n_done += n_updates
+        self.n_done += n_finite
+        self._log_updates(metrics_K, n_finite, seconds / n_updates)
+        if n_finite < n_updates:
+            raise self._not_finite(f"update {self.n_done} is not finite", self.n_done)
 
     def _not_finite(self, what: str, index: int) -> RunError:
         """The error for a number that is not finite: with the metrics of update `index`."""
@@ -230,20 +233,31 @@ class Run:
             good = "there is no checkpoint yet"
         return RunError(f"{words}; {good}. Try a lower --config.optim.learning_rate")
 
-    def _log_updates(self) -> None:
-        seconds = self.ledger.seconds_here("step")
-        self.report.updates(
-            self.n_done,
-            seconds_each=(seconds - self.logged_seconds) / (self.n_done - self.logged_step),
-            lr=self._rate(self.n_done - 1),
-            metrics=self.last_metrics,
-            program=self.program,
-            eta_seconds=self._eta(),
-        )
-        self.logged_step, self.logged_seconds = self.n_done, seconds
+    def _log_updates(
+        self, metrics_K: dict[str, np.ndarray], n_updates: int, seconds_each: float
+    ) -> None:
+        """The lines due of the last `n_updates` updates, and how far the run is."""
+        config, end = self.config, self.ledger.seconds_here("step")
+        for index in range(n_updates):
+            step = self.n_done - n_updates + index + 1
+            if step % config.log.interval and step != config.train.max_iters:
+                continue
+            # A dispatch's time is spread evenly over its updates.
+            seconds = end - (self.n_done - step) * seconds_each
+            self.report.updates(
+                step,
+                seconds_each=(seconds - self.logged_seconds) / (step - self.logged_step),
+                seconds_ago=end - seconds,
+                lr=self._rate(step - 1),
+                metrics={name: float(values[index]) for name, values in metrics_K.items()},
+                program=self.program,
+            )
+            self.logged_step, self.logged_seconds = step, seconds
+        self.report.progress(self._eta())
 
     def _rate(self, index: int) -> float:
-        return float(self.rate(np.int32(index)))
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            return float(self.rate(np.int32(index)))
 
     def _eta(self) -> float:
         """Seconds left at the pace measured so far, evaluations included."""
@@ -261,9 +275,7 @@ class Run:
         """Evaluates both splits; returns val's loss, nats per token."""
         start = time.perf_counter()
         with self.ledger.measure("eval"):
-            losses = {
-                split: self.program.loss(split, step=self.n_done) for split in ("train", "val")
-            }
+            losses = self.program.losses(step=self.n_done)
         self.eval_seconds = time.perf_counter() - start
         val_nats = losses["val"].mean
         best = self.best["val_nats"]

@@ -29,9 +29,9 @@ from gptjax.report import Report
 MOMENTS = {
     "compile": (Evaluator, "compile", False),
     "update": (Program, "train", False),
-    "evaluation": (Program, "loss", False),
+    "evaluation": (Program, "losses", False),
     "save": (CheckpointManager, "save", True),  # The arrays are being written in the background.
-    "between": (Report, "updates", False),
+    "between": (Report, "progress", False),
     "space check": (Checkpoints, "_check_space", True),
 }
 
@@ -45,7 +45,7 @@ def prepared(*faults):
     time, and no promise here depends on them.
     """
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    flops.matmul_rate = lambda device, dtype: 1e11
+    flops.matmul_rate = lambda device, dtype, **settings: 1e11
     flops.update_flops = lambda *arguments, **settings: 1e5
     for fault in faults:
         fault()

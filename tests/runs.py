@@ -32,7 +32,7 @@ def start(config, out_dir, overrides=()):
     config = config.copy_and_resolve_references()
     set_knob(config, "out_dir", str(out_dir))
     with (
-        mock.patch.object(flops, "matmul_rate", lambda *arguments: 1e11),
+        mock.patch.object(flops, "matmul_rate", lambda *arguments, **settings: 1e11),
         mock.patch.object(flops, "update_flops", lambda *arguments, **settings: 1e5),
     ):
         return train(config, overrides)

@@ -30,9 +30,9 @@ def philox(key, counter):
 
 
 def draw(seed=1337, split="train", index=0, n_tokens=MANY_TOKENS, block_size=64, batch_size=13):
-    return batches.offsets(
-        seed, split, index, n_tokens=n_tokens, block_size=block_size, batch_size=batch_size
-    )
+    """One batch."""
+    sizes = dict(n_tokens=n_tokens, block_size=block_size, batch_size=batch_size)
+    return batches.offsets(seed, split, index, 1, **sizes)[0]
 
 
 def sweep(n_tokens, block_size, max_tokens=0):
@@ -71,6 +71,15 @@ def test_a_batch_depends_on_nothing_but_its_arguments():
     draw(index=8)
     draw(split="val", index=7)
     np.testing.assert_array_equal(draw(index=7), expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 13])
+def test_many_batches_are_those_drawn_one_by_one(batch_size):
+    sizes = dict(n_tokens=MANY_TOKENS, block_size=64, batch_size=batch_size)
+    found = batches.offsets(1337, "train", 5, 7, **sizes)
+    alone = [draw(index=index, batch_size=batch_size) for index in range(5, 12)]
+    np.testing.assert_array_equal(found, alone)
+    assert batches.offsets(1337, "train", 5, 0, **sizes).shape == (0, batch_size)
 
 
 def test_the_batch_size_only_appends():

@@ -49,7 +49,7 @@ for _ in range(int(flags["num_samples"])):
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-    monkeypatch.setattr(flops, "matmul_rate", lambda *arguments: 1e11)
+    monkeypatch.setattr(flops, "matmul_rate", lambda *arguments, **settings: 1e11)
     return runs.settings(tmp_path)
 
 

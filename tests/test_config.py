@@ -84,6 +84,7 @@ OTHER_VALUES = {
     "log.interval": 37,
     "log.tensorboard": True,
     "mesh.data": 2,
+    "mesh.gpu_memory": 0.0,
     "mesh.cpu_devices": 4,
 }
 
@@ -398,6 +399,7 @@ WHOLE_RANGES = {
 FRACTION_KINDS = {
     "data.val_fraction": "share",
     "model.dropout": "fraction",
+    "mesh.gpu_memory": "fraction",
     "optim.learning_rate": "rate",
     "optim.min_lr": "rate",
     "optim.muon_learning_rate": "rate",

@@ -50,7 +50,7 @@ KNOBS_HERE = dict(
 def watched():
     """Records, while inside, the windows of every update and evaluation, by step."""
     updates, evaluations = {}, {}
-    train, losses, loss = Program.train, Evaluator.losses, Program.loss
+    train, losses, both = Program.train, Evaluator.losses, Program.losses
 
     def watched_train(self, offsets_KAB, n_updates):
         first = int(self.state.step)
@@ -59,17 +59,18 @@ def watched():
             updates[first + slot] = np.asarray(offsets_KAB[slot]).tolist()
         return train(self, offsets_KAB, n_updates)
 
-    def watched_loss(self, split, *, step):
+    def watched_both(self, *, step):
         def watched_losses(evaluator, params, tokens, offsets_W):
-            evaluations[step, split] = offsets_W.tolist()
+            for split, windows in zip(("train", "val"), np.split(offsets_W, 2), strict=True):
+                evaluations[step, split] = windows.tolist()
             return losses(evaluator, params, tokens, offsets_W)
 
         with mock.patch.object(Evaluator, "losses", watched_losses):
-            return loss(self, split, step=step)
+            return both(self, step=step)
 
     with (
         mock.patch.object(Program, "train", watched_train),
-        mock.patch.object(Program, "loss", watched_loss),
+        mock.patch.object(Program, "losses", watched_both),
     ):
         yield updates, evaluations
 
@@ -356,7 +357,7 @@ WHEN_RESUMED = {
         eval.interval eval.mode eval.iters eval.max_tokens
         checkpoint.interval checkpoint.keep log.interval log.tensorboard
         model.attention model.attention_rows model.matmul_precision
-        train.tokens_at_once mesh.data mesh.cpu_devices
+        train.tokens_at_once mesh.data mesh.gpu_memory mesh.cpu_devices
     """,
     "silent": "out_dir init_from",
 }

@@ -184,7 +184,7 @@ def used(names: tuple[str, ...]) -> list[str]:
 class NoEvaluator:
     """The losses of a network that knows everything."""
 
-    def __init__(self, graph, block_size):
+    def __init__(self, graph, block_size, *, tokens_at_once):
         pass
 
     def losses(self, params, tokens, offsets_W):
