@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = """
     errors versions signals cache command config config_file tokenizer synthetic datasets corpus
     batches description gradients layers model muon optim step generate mesh flops ledger
-    checkpoint runlog progress evaluate resume program report train sample peer stepper
-    op_groups growth bench
+    checkpoint runlog progress evaluate resume program report train replica replay
+    sample peer stepper op_groups growth bench
 """.split()
 
 
