@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -74,6 +76,21 @@ def load(source: str, *, fallback: str) -> Corpus:
     )
 
 
+def load_again(source: str, was: Mapping[str, Any]) -> Corpus:
+    """The text that a run began with, fallback or not; `was` is what its checkpoint says of it.
+
+    Raises:
+      UserError: if that text cannot be had, or has changed since.
+    """
+    reason = was["fallback_reason"]
+    if reason:
+        found = relabel(load(was["name"], fallback=""), reason)
+    else:
+        found = load(source, fallback="")
+    check_unchanged(found, was["sha256"])
+    return found
+
+
 def relabel(corpus: Corpus, fallback_reason: str) -> Corpus:
     """The corpus, marked as standing in for another."""
     return dataclasses.replace(corpus, fallback_reason=fallback_reason)
@@ -86,7 +103,7 @@ def check_unchanged(corpus: Corpus, sha256: str) -> None:
             f"corpus {corpus.name}",
             f"sha256 {corpus.sha256[:16]}…",
             f"differs from the checkpoint's ({sha256[:16]}…)",
-            "Fork the run to go on with other data: --config.init_from=… and another out_dir.",
+            "Put that text back, or fork the run to train on this one: --config.init_from=….",
         )
 
 

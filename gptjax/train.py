@@ -321,10 +321,4 @@ def _text(origin: Origin) -> corpus.Corpus:
     data = origin.config.data
     if not origin.resumed or origin.found is None:
         return corpus.load(data.source, fallback=data.fallback)
-    was = origin.found.meta["corpus"]
-    if not was["fallback_reason"]:
-        found = corpus.load(data.source, fallback="")
-    else:
-        found = corpus.relabel(corpus.load(was["name"], fallback=""), was["fallback_reason"])
-    corpus.check_unchanged(found, was["sha256"])
-    return found
+    return corpus.load_again(data.source, origin.found.meta["corpus"])

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = """
     errors versions signals cache command config config_file tokenizer synthetic datasets corpus
     batches description gradients layers attention model muon optim step generate kernels mesh
-    flops ledger checkpoint runlog progress evaluate resume program report train sample peer
-    stepper op_groups growth bench doctor
+    flops ledger checkpoint runlog progress evaluate resume program replica replay report train
+    sample peer stepper op_groups growth bench doctor
 """.split()
 
 
