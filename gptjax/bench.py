@@ -26,6 +26,7 @@ from rich.table import Table
 
 from gptjax import growth, mesh, op_groups, peer, runlog
 from gptjax.cache import processor
+from gptjax.config import set_knob
 from gptjax.errors import UserError
 from gptjax.peer import NanoGPT
 from gptjax.stepper import Stepper
@@ -72,7 +73,11 @@ def bench(
             raise UserError(flag, path, "its folder does not exist")
     other = None
     if nanogpt:
-        other = NanoGPT(nanogpt, nanogpt_python, is_compiled=nanogpt_compile)
+        config = config.copy_and_resolve_references()
+        set_knob(config, "mesh.gpu_memory", 0.0)  # Both need some.
+        devices, _ = mesh.available_devices(config.mesh.cpu_devices, config.mesh.gpu_memory)
+        device = "cpu" if devices[0].platform == "cpu" else "cuda"
+        other = NanoGPT(nanogpt, nanogpt_python, is_compiled=nanogpt_compile, device=device)
         other.check(peer_config)
     bench = Bench(config, peer_config, given, other, pairs, target, plot)
     results = {"what": what, "arguments": given, **bench.measure(what), "machine": _machine()}
@@ -114,6 +119,7 @@ class Bench:
 
     def _step(self) -> dict[str, Any]:
         stepper = Stepper(self.config)
+        used_before = peer.gpu_bytes_used() if self._is_on_gpu else 0
         ours: list[float] = []
         theirs: list[float] = []
         with contextlib.ExitStack() as stack:
@@ -123,10 +129,15 @@ class Bench:
             for _ in self._turns("bursts"):
                 ours.append(1e3 * stepper.burst())
                 if other:
-                    theirs.append(1e3 * statistics.fmean(other.burst(stepper.n_updates)))
-            sides = [Side("gptjax", ours, peer.peak_bytes(os.getpid()))]
+                    theirs.append(1e3 * other.burst(stepper.n_updates))
+            if self._is_on_gpu:
+                sides = [Side("gptjax", ours, mesh.peak_memory_bytes(jax.devices()[0]))]
+                their_bytes = peer.gpu_bytes_used() - used_before
+            else:
+                sides = [Side("gptjax", ours, peer.peak_bytes(os.getpid()))]
+                their_bytes = other.peak_bytes() if other else 0
             if other:
-                sides.append(Side("nanoGPT", theirs, other.peak_bytes()))
+                sides.append(Side("nanoGPT", theirs, their_bytes))
         results = _reported(sides, "ms an update")
         seconds, peak = statistics.median(ours) / 1e3, stepper.program.peak
         results |= {
@@ -143,6 +154,10 @@ class Bench:
             results["op_groups"] = op_groups.profile(stepper.program, stepper.n_updates)
             op_groups.print_table(results["op_groups"])
         return results
+
+    @property
+    def _is_on_gpu(self) -> bool:
+        return jax.default_backend() != "cpu"
 
     def _run(self) -> dict[str, Any]:
         ours: list[peer.Finished] = []
@@ -198,8 +213,9 @@ class Bench:
                     ours[stride].append(peer.run(command))
                     starts[stride].append(peer.run([*command, "--max_new_tokens=1"]).seconds)
                 if self.nanogpt:
-                    theirs.append(self.nanogpt.sample(f"{folder}/nanogpt", n_tokens=500))
-                    start = self.nanogpt.sample(f"{folder}/nanogpt", n_tokens=1)
+                    settings = {"out_dir": f"{folder}/nanogpt", "dtype": self.config.model.dtype}
+                    theirs.append(self.nanogpt.sample(**settings, n_tokens=500))
+                    start = self.nanogpt.sample(**settings, n_tokens=1)
                     starts["nanoGPT"].append(start.seconds)
         results = {}
         for stride in strides:

@@ -169,6 +169,11 @@ def memory_bytes(device: jax.Device) -> int:
         return 0
 
 
+def peak_memory_bytes(device: jax.Device) -> int:
+    """Most bytes that arrays and programs have held on a GPU so far; 0 where it does not tell."""
+    return int((device.memory_stats() or {}).get("peak_bytes_in_use", 0))
+
+
 def machine(devices: list[jax.Device]) -> dict[str, Any]:
     """What the last digits of a result can depend on, beside the software.
 

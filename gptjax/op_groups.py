@@ -12,6 +12,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from gptjax.errors import RunError
 from gptjax.program import Program
 
 GROUPS = ("matmul", "attention", "elementwise", "optimizer", "idle")
@@ -19,6 +20,9 @@ GROUPS = ("matmul", "attention", "elementwise", "optimizer", "idle")
 # "  %name = f32[2,3]{1,0} opcode(…), calls=%other, metadata={op_name="…"}"
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?(\S+) = (?:\(.*?\)|\S+) ([\w-]+)\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?(\S+) \(.*\{$")
+
+# What XLA calls cuBLAS' products; cuDNN's attention stands in the scope of that name.
+_PRODUCT_CALL = re.compile(r'custom_call_target="__cublas')
 
 # These only run other operations, which are counted themselves.
 _CONTAINERS = {"while", "call", "conditional"}
@@ -42,7 +46,8 @@ def groups_of_operations(hlo_text: str) -> dict[str, str]:
     def has_product(opcode: str, line: str) -> bool:
         called = re.search(r"calls=%?([\w.-]+)", line)
         inner = bodies.get(called[1], []) if called else []
-        return opcode == "dot" or any(has_product(code, text) for _, code, text in inner)
+        is_product = opcode == "dot" or _PRODUCT_CALL.search(line)
+        return bool(is_product) or any(has_product(code, text) for _, code, text in inner)
 
     return {
         name: _group(line, has_product(opcode, line))
@@ -74,15 +79,23 @@ def profile(program: Program, n_updates: int) -> dict[str, float]:
             program.train(offsets_KAB, n_updates)
             wall_ns = 1e9 * (time.perf_counter() - start)
         (path,) = Path(folder).rglob("*.xplane.pb")
+        planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
+        # A GPU has a plane of its own; on the host's are then the calls that start operations.
+        devices = [plane for plane in planes if plane.name.startswith("/device:GPU")]
         events = [
             (event.start_ns, event.duration_ns, operation)
-            for plane in jax.profiler.ProfileData.from_file(str(path)).planes
+            for plane in devices or planes
             for line in plane.lines
             for event in line.events
             if (operation := dict(event.stats).get("hlo_op"))
         ]
     group_of = groups_of_operations(program.hlo_text())
     events = [event for event in events if event[2] in group_of]
+    if not events:
+        raise RunError(
+            "the profiler saw no operation; operations in CUDA graphs show with "
+            "XLA_FLAGS=--xla_gpu_enable_command_buffer="
+        )
     totals = dict.fromkeys(GROUPS, 0.0)
     for _, duration, operation in events:
         totals[group_of[operation]] += duration

@@ -8,6 +8,7 @@ import os
 import queue
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -101,9 +102,10 @@ class NanoGPT:
     Its repository stays where it is; what it writes goes to a folder of ours.
     """
 
-    def __init__(self, folder: str, python: str, *, is_compiled: bool):
-        """Raises UserError if `folder` is no checkout that can train on characters."""
+    def __init__(self, folder: str, python: str, *, is_compiled: bool, device: str = "cpu"):
+        """Raises UserError if `folder` is no checkout; `device` is "cpu" or "cuda"."""
         self._folder, self._python, self._is_compiled = Path(folder), python, is_compiled
+        self._device = device
         for name in ("train.py", "sample.py", "model.py"):
             if not (self._folder / name).is_file():
                 raise UserError("--nanogpt", folder, f"has no {name}", "Give a nanoGPT checkout.")
@@ -131,14 +133,14 @@ class NanoGPT:
         once = {"max_iters": 1, "eval_interval": 1, "always_save_checkpoint": True}
         return run(self._train_command(config, out_dir, once), cwd=self._folder)
 
-    def sample(self, out_dir: str, *, n_tokens: int) -> Finished:
+    def sample(self, out_dir: str, *, n_tokens: int, dtype: str) -> Finished:
         """Its sample.py on what training left in out_dir: ten samples, as sample.py has."""
         flags = {
             "out_dir": out_dir,
             "num_samples": 10,
             "max_new_tokens": n_tokens,
-            "device": "cpu",
-            "dtype": "float32",
+            "device": self._device,
+            "dtype": dtype,
             "compile": self._is_compiled,
         }
         return run(self._command("sample.py", flags), cwd=self._folder)
@@ -150,13 +152,27 @@ class NanoGPT:
         with tempfile.TemporaryDirectory() as out_dir:
             command = self._train_command(config, out_dir, endless)
             with _child(command, self._folder, {}) as (child, errors):
-                yield Stepping(child, lambda code: _failed(command, code, errors))
+                yield Stepping(
+                    child,
+                    lambda code: _failed(command, code, errors),
+                    updates_per_line=self._log_interval,
+                )
 
     def _train_command(
         self, config: ml_collections.ConfigDict, out_dir: str, changes: Mapping[str, object]
     ) -> list[str]:
-        flags = nanogpt_flags(config) | {"out_dir": out_dir, "compile": self._is_compiled}
+        flags = nanogpt_flags(config) | {
+            "out_dir": out_dir,
+            "device": self._device,
+            "compile": self._is_compiled,
+            "log_interval": self._log_interval,
+        }
         return self._command("train.py", {**flags, **changes})
+
+    @property
+    def _log_interval(self) -> int:
+        # On a GPU each line waits for the card: there nanoGPT's own interval.
+        return 1 if self._device == "cpu" else 10
 
     def _command(self, name: str, flags: Mapping[str, object]) -> list[str]:
         return [self._python, name, *(f"--{flag}={value}" for flag, value in flags.items())]
@@ -165,9 +181,10 @@ class NanoGPT:
 class Stepping:
     """A running train.py of nanoGPT; its process sleeps between bursts."""
 
-    def __init__(self, child: subprocess.Popen[str], failure):
-        self._child, self._failure = child, failure
-        self._seconds: queue.Queue[float | None] = queue.Queue()
+    def __init__(self, child: subprocess.Popen[str], failure, *, updates_per_line: int):
+        self._child, self._failure, self._updates_per_line = child, failure, updates_per_line
+        # Of each line that tells of an update: its time, and the seconds it says.
+        self._lines: queue.Queue[tuple[float, float] | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         self._take(3)  # Imports, compilation and the first, slow updates.
         self._hold()
@@ -177,32 +194,36 @@ class Stepping:
         for line in self._child.stdout:
             match = _ITERATION.match(line)
             if match:
-                self._seconds.put(float(match[2]) / 1e3)
-        self._seconds.put(None)
+                self._lines.put((time.perf_counter(), float(match[2]) / 1e3))
+        self._lines.put(None)
 
-    def _take(self, n: int) -> list[float]:
+    def _take(self, n: int) -> list[tuple[float, float]]:
         taken = []
         for _ in range(n):
-            seconds = self._seconds.get()
-            if seconds is None:
+            line = self._lines.get()
+            if line is None:
                 raise self._failure(self._child.wait())
-            taken.append(seconds)
+            taken.append(line)
         return taken
 
     def _hold(self) -> None:
         self._child.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        time.sleep(0.01)  # What it said last is read by now.
-        while not self._seconds.empty():
-            self._seconds.get()
+        # What it said last is read by then, and a GPU has done what it was given.
+        time.sleep(0.01 if self._updates_per_line == 1 else 0.5)
+        while not self._lines.empty():
+            self._lines.get()
 
-    def burst(self, n_updates: int) -> list[float]:
-        """Seconds of each of `n_updates` updates."""
+    def burst(self, n_updates: int) -> float:
+        """Seconds of an update, on average over `n_updates` or somewhat more."""
         self._child.send_signal(signal.SIGCONT)
-        self._take(1)  # The update it was held in.
-        seconds = self._take(n_updates)
+        ((start, _),) = self._take(1)  # The update it was held in.
+        lines = self._take(-(-n_updates // self._updates_per_line))
         self._hold()
-        return seconds
+        if self._updates_per_line == 1:
+            return statistics.fmean(seconds for _, seconds in lines)
+        # What a line says is of one update, which waits for those before it: the lines' times tell.
+        return (lines[-1][0] - start) / (len(lines) * self._updates_per_line)
 
     def peak_bytes(self) -> int:
         """Most resident memory so far; 0 where the system does not tell."""
@@ -217,6 +238,16 @@ def peak_bytes(pid: int) -> int:
         return 0
     match = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
     return int(match[1]) * 1024 if match else 0
+
+
+def gpu_bytes_used() -> int:
+    """Memory in use on the first GPU, by whatever process; 0 where nvidia-smi does not tell."""
+    asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        return int(said.split()[0]) * 2**20
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
+        return 0
 
 
 def nanogpt_flags(config: ml_collections.ConfigDict) -> dict[str, object]:
@@ -235,7 +266,6 @@ def nanogpt_flags(config: ml_collections.ConfigDict) -> dict[str, object]:
     model, optim, train = config.model, config.optim, config.train
     return {
         "dataset": "shakespeare_char",
-        "device": "cpu",
         "dtype": model.dtype,
         "n_layer": model.n_layer,
         "n_head": model.n_head,
@@ -256,8 +286,7 @@ def nanogpt_flags(config: ml_collections.ConfigDict) -> dict[str, object]:
         "weight_decay": optim.weight_decay,
         "grad_clip": optim.grad_clip,
         "eval_interval": config.eval.interval,
-        "eval_iters": 20,
-        "log_interval": 1,
+        "eval_iters": config.eval.iters if config.eval.mode == "random" else 20,
         "always_save_checkpoint": False,
     }
 
