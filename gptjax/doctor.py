@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import re
 import statistics
 import time
 from collections.abc import Mapping
@@ -164,9 +163,7 @@ def rates(device: jax.Device) -> list[Rate]:
 
 def has_tf32(device: jax.Device) -> bool:
     """Whether it multiplies float32 as TF32 unless told otherwise: NVIDIA's, from Ampere on."""
-    # "8.0" and the like; of other makers' "gfx942", or nothing at all.
-    major = re.match(r"(\d+)\.", getattr(device, "compute_capability", None) or "")
-    return major is not None and int(major[1]) >= 8
+    return mesh.compute_capability(device) >= (8, 0)
 
 
 def dispatch_us(device: jax.Device) -> float:

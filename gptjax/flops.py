@@ -134,6 +134,20 @@ def xla_flops(
     return float(analysis["flops"]) * n_micro
 
 
+def compiled_flops(compiled: jax.stages.Compiled) -> float | None:
+    """What XLA says of a program compiled for its device; None if it says nothing.
+
+    On record only. On a GPU products that cuBLAS and cuDNN make are left out or counted as −1, on
+    every device the body of a loop counts once: `xla_flops` is what MFU is computed from.
+    """
+    try:
+        analysis = compiled.cost_analysis()
+    except jax.errors.JaxRuntimeError:
+        return None
+    flops = (analysis or {}).get("flops")
+    return None if flops is None else float(flops)
+
+
 def table_peak(device_kind: str, dtype: str, *, precision: str = "default") -> float | None:
     """Peak FLOP/s of a known device for matrix products of `dtype`, else None.
 

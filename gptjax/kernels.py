@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax import attention
+from gptjax import attention, mesh
 from gptjax.config import GPTConfig
 from gptjax.errors import UserError
 
@@ -75,7 +75,7 @@ def _unsuited(model: GPTConfig, device: jax.Device) -> str:
         return f"the fused kernel takes bfloat16, not {model.dtype}"
     if model.dropout:
         return "the fused kernel drops no attention weights out"
-    found = compute_capability(device)
+    found = mesh.compute_capability(device)
     if found < _OLDEST_CAPABILITY:
         return f"the fused kernel needs compute capability 8.0, this card has {found[0]}.{found[1]}"
     width = model.n_embd // model.n_head
@@ -83,13 +83,6 @@ def _unsuited(model: GPTConfig, device: jax.Device) -> str:
     if width % 8 or width > widest:
         return f"the fused kernel takes heads of 8, 16, … {widest}, not {width}, channels"
     return ""
-
-
-def compute_capability(device: jax.Device) -> tuple[int, int]:
-    """NVIDIA's number of a card's architecture, (9, 0) for Hopper; (0, 0) where there is none."""
-    text = str(getattr(device, "compute_capability", "0.0"))
-    major, _, minor = text.partition(".")
-    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
 
 
 def _failure(model: GPTConfig, device: jax.Device) -> str:

@@ -169,6 +169,12 @@ def memory_bytes(device: jax.Device) -> int:
         return 0
 
 
+def compute_capability(device: jax.Device) -> tuple[int, int]:
+    """NVIDIA's number of a card's architecture, (9, 0) for Hopper; (0, 0) where there is none."""
+    major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+
+
 def peak_memory_bytes(device: jax.Device) -> int:
     """Most bytes that arrays and programs have held on a GPU so far; 0 where it does not tell."""
     return int((device.memory_stats() or {}).get("peak_bytes_in_use", 0))
@@ -195,9 +201,9 @@ def n_cores() -> int:
 
 
 def lacks_bfloat16(device: jax.Device) -> bool:
-    """Whether bfloat16 products are emulated on this device (known for Linux CPUs only)."""
+    """Whether bfloat16 products are emulated on this device: Linux CPUs, NVIDIA before Ampere."""
     if device.platform != "cpu":
-        return False
+        return (0, 0) < compute_capability(device) < (8, 0)
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

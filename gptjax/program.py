@@ -175,6 +175,7 @@ class Program:
             "attention_why": self.attention.why,
             "flops_per_update": self.flops,
             "formula_flops_per_update": self.formula_flops,
+            "compiled_flops_per_update": flops.compiled_flops(self._train_steps),
             "peak_flops_per_s": self.peak.flops_per_s,
             "peak_source": self.peak.source,
         }

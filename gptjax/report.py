@@ -86,7 +86,8 @@ class Report:
         if device.platform != "cpu":
             say(f"attention: {program.attention.kernel}, {program.attention.why}")
         if config.model.dtype == "bfloat16" and mesh.lacks_bfloat16(device):
-            say("warning: this CPU emulates bfloat16; float32 is faster here", style="yellow")
+            words = f"warning: this {device.platform} emulates bfloat16; float32 is faster here"
+            say(words, style="yellow")
         ratio = program.flops / program.formula_flops
         say(
             f"update: {program.flops / 1e9:.3f} GFLOP by XLA's count, "
