@@ -1,5 +1,7 @@
 """Every test runs on the CPU, seen by JAX as four devices, with silent broadcasting refused.
 
+`JAX_PLATFORMS=cuda pytest -m cuda -n 0` runs those that need an NVIDIA GPU there.
+
 In this process XLA optimizes little, which halves the time of a suite that compiles more than it
 computes; GPTJAX_TEST_OPTIMIZED=1 tests what users run. The commands that tests start in processes
 of their own are compiled as for users.
@@ -9,7 +11,11 @@ import os
 from pathlib import Path
 
 # Before JAX starts: child processes inherit these as well.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_PLATFORMS"] = {None: "cpu", "cuda": "cuda,cpu"}.get(
+    os.environ.get("JAX_PLATFORMS"), os.environ.get("JAX_PLATFORMS", "")
+)
+# Commands run beside this process, and each must find memory on a GPU.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # What one test has compiled no other compiles again, in whatever process.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
     Path(__file__).parent.parent / ".pytest_cache" / "xla"
@@ -24,7 +30,7 @@ from gptjax import versions
 versions.bridge_flax()
 
 jax.config.update("jax_num_cpu_devices", 4)
-if not os.environ.get("GPTJAX_TEST_OPTIMIZED"):
+if os.environ["JAX_PLATFORMS"] == "cpu" and not os.environ.get("GPTJAX_TEST_OPTIMIZED"):
     users_flags = os.environ.get("XLA_FLAGS")
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     jax.devices()  # XLA reads its flags here, once; child processes must not see them.
