@@ -27,7 +27,7 @@ from rich.table import Table
 from gptjax import growth, mesh, op_groups, peer, runlog
 from gptjax.cache import processor
 from gptjax.config import set_knob
-from gptjax.errors import UserError
+from gptjax.errors import RunError, UserError
 from gptjax.peer import NanoGPT
 from gptjax.stepper import Stepper
 
@@ -151,8 +151,11 @@ class Bench:
             f"{peak.flops_per_s / 1e9:.0f} GFLOP/s ({peak.source})"
         )
         if not self.nanogpt:
-            results["op_groups"] = op_groups.profile(stepper.program, stepper.n_updates)
-            op_groups.print_table(results["op_groups"])
+            try:
+                results["op_groups"] = op_groups.profile(stepper.program, stepper.n_updates)
+                op_groups.print_table(results["op_groups"])
+            except RunError as error:
+                print(error)
         return results
 
     @property

@@ -72,15 +72,19 @@ class Finished:
 
 
 def run(
-    arguments: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] = {}
+    arguments: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] = {},
+    limit: float | None = None,
 ) -> Finished:
-    """Runs a command to its end and times each line of its output.
+    """Runs a command to its end, or for `limit` seconds, and times each line of its output.
 
     Raises:
-      RunError: if it fails, with the last thing it said.
+      RunError: if it fails, with the last thing it said, or is not done in time.
     """
     start = time.perf_counter()
-    with _child(arguments, cwd, environment) as (child, errors):
+    with _child(arguments, cwd, environment) as (child, errors), _killed_after(limit, child):
         assert child.stdout is not None
         lines = [(time.perf_counter() - start, line.rstrip("\n")) for line in child.stdout]
         _, status, usage = os.wait4(child.pid, 0)
@@ -89,6 +93,19 @@ def run(
         if child.returncode:
             raise _failed(arguments, child.returncode, errors)
     return Finished(seconds, lines, usage.ru_maxrss * 1024)
+
+
+@contextlib.contextmanager
+def _killed_after(seconds: float | None, child: subprocess.Popen[str]) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, child.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def script(name: str, *arguments: str) -> list[str]:

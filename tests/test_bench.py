@@ -90,6 +90,12 @@ class TestCommands:
         with pytest.raises(UserError, match="cannot be run"):
             peer.run(["/nowhere/python"])
 
+    def test_a_command_that_takes_too_long_is_stopped(self):
+        start = time.perf_counter()
+        with pytest.raises(RunError, match="ended with -9"):
+            peer.run([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.5)
+        assert time.perf_counter() - start < 20
+
     def test_both_programs_evaluations_are_read(self):
         lines = [
             (1.0, "step 0: train 4.1744, val 4.1743 ± 0.0000 nats/char (best)"),

@@ -210,7 +210,7 @@ def test_flops_are_the_cpus_count(folder):
 
 
 def test_with_full_precision_the_losses_are_the_cpus(folder):
-    np.testing.assert_allclose(losses(folder, "card"), losses(folder, "cpu"), rtol=1e-4)
+    np.testing.assert_allclose(losses(folder, "card"), losses(folder, "cpu"), rtol=1e-3)
 
 
 @pytest.mark.parametrize(("first", "second"), [("cpu", PLATFORM), ("card", "cpu")])
@@ -219,7 +219,7 @@ def test_p15_a_run_goes_on_on_the_other_kind_of_device(folder, tmp_path, first, 
     shutil.rmtree(tmp_path / "out" / "checkpoints" / "20")
     printed = train(tmp_path, "out", max_iters=20, platform=second)
     assert "resumed at step 10" in printed
-    np.testing.assert_allclose(losses(tmp_path, "out"), losses(folder, "cpu"), rtol=1e-4)
+    np.testing.assert_allclose(losses(tmp_path, "out"), losses(folder, "cpu"), rtol=1e-3)
 
 
 def test_the_same_text_and_the_same_loss_as_the_cpu(folder):
