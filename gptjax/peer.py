@@ -33,6 +33,9 @@ _ITERATION = re.compile(r"^iter (\d+): loss .*, time ([\d.]+)ms")
 # Both programs' evaluation lines: "step 250: train …, val 2.40 ± …" and "… val loss 2.40".
 _EVALUATION = re.compile(r"^step (\d+): train .*\bval (?:loss )?([\d.]+)")
 
+# For a process that was told to end.
+_SECONDS_TO_END = 10.0
+
 # Knobs that have no counterpart in nanoGPT: there they are as by default.
 _NOT_IN_NANOGPT = (
     "model.norm",
@@ -84,28 +87,33 @@ def run(
       RunError: if it fails, with the last thing it said, or is not done in time.
     """
     start = time.perf_counter()
-    with _child(arguments, cwd, environment) as (child, errors), _killed_after(limit, child):
+    with _child(arguments, cwd, environment) as (child, errors), _ended_after(limit, child):
         assert child.stdout is not None
         lines = [(time.perf_counter() - start, line.rstrip("\n")) for line in child.stdout]
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.perf_counter() - start
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
+            if limit is not None and seconds >= limit:
+                raise RunError(f"{' '.join(arguments[:2])} was not done within {limit:.0f} s")
             raise _failed(arguments, child.returncode, errors)
     return Finished(seconds, lines, usage.ru_maxrss * 1024)
 
 
 @contextlib.contextmanager
-def _killed_after(seconds: float | None, child: subprocess.Popen[str]) -> Iterator[None]:
-    if seconds is None:
-        yield
-        return
-    timer = threading.Timer(seconds, child.kill)
-    timer.start()
+def _ended_after(seconds: float | None, child: subprocess.Popen[str]) -> Iterator[None]:
+    """Asks a process to end, so that it can end those that it started; then makes it."""
+    timers = []
+    if seconds is not None:
+        timers.append(threading.Timer(seconds, child.terminate))
+        timers.append(threading.Timer(seconds + _SECONDS_TO_END, child.kill))
+    for timer in timers:
+        timer.start()
     try:
         yield
     finally:
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
 
 
 def script(name: str, *arguments: str) -> list[str]:

@@ -92,8 +92,8 @@ class TestCommands:
 
     def test_a_command_that_takes_too_long_is_stopped(self):
         start = time.perf_counter()
-        with pytest.raises(RunError, match="ended with -9"):
-            peer.run([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.5)
+        with pytest.raises(RunError, match="was not done within 0 s"):
+            peer.run([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.4)
         assert time.perf_counter() - start < 20
 
     def test_both_programs_evaluations_are_read(self):
