@@ -177,7 +177,8 @@ class Bench:
         for side, runs in zip(sides, (ours, theirs), strict=False):
             vals = [run.evaluations()[-1][2] for run in runs]
             print(f"{side.name}: val {statistics.fmean(vals):.4f} at the end, mean of {vals}")
-            results["runs"][side.name] = {"val": vals}
+            best = [min(val for _, _, val in run.evaluations()) for run in runs]
+            results["runs"][side.name] = {"val": vals, "best": best}
             if self.target:
                 reached = [_seconds_to(run, self.target) for run in runs]
                 print(f"{side.name}: val ≤ {self.target} after {reached} s")

@@ -15,7 +15,7 @@ FLOORS = """
     errors versions signals cache command config config_file tokenizer synthetic datasets corpus
     batches description gradients layers attention model muon optim step generate mesh kernels
     flops ledger checkpoint runlog progress evaluate resume program replica replay report train
-    sample peer stepper op_groups growth bench doctor
+    sample peer stepper op_groups growth bench doctor card
 """.split()
 
 

@@ -1,0 +1,88 @@
+"""The command that measures a card: what it leaves out it says, what fails costs itself alone."""
+
+import time
+
+import pytest
+
+from gptjax import card
+from gptjax.card import Part, Row
+from gptjax.errors import RunError, UserError
+
+FIGURES = {
+    "tokens_per_s": 512_345.6,
+    "mfu": 0.4321,
+    "sides": [
+        {"name": "gptjax", "median": 2.0, "peak_bytes": 3 * 2**20},
+        {"name": "nanoGPT", "median": 8.0, "peak_bytes": 5 * 2**20},
+    ],
+    "ratios": {"nanoGPT": {"median": 4.0, "all": [3.5, 4.5]}},
+}
+
+
+def measured(tmp_path, monkeypatch, *parts, minutes=10.0, **settings):
+    monkeypatch.setattr(card, "PARTS", parts)
+    settings = dict(only="", nanogpt=None, nanogpt_python="python", rehearse=False) | settings
+    card.measure(str(tmp_path / "out"), minutes=minutes, **settings)
+    return (tmp_path / "out" / "table.md").read_text().splitlines()[2:]
+
+
+def fails(_):
+    raise RunError("no kernel | image")
+
+
+def test_a_part_that_fails_costs_its_own_figures_alone(tmp_path, monkeypatch):
+    good = Part("good", 1, lambda _: [Row("speed", "1 m/s", "light's")])
+    lines = measured(tmp_path, monkeypatch, Part("bad", 1, fails), good)
+    assert lines == ["| bad | *not measured* | no kernel / image |", "| speed | 1 m/s | light's |"]
+
+
+def test_what_there_is_no_time_for_is_said_and_not_begun(tmp_path, monkeypatch):
+    begun = []
+    parts = [
+        Part("first", 60, lambda _: begun.append("first") or []),
+        Part("second", 7000, lambda _: begun.append("second") or []),
+    ]
+    (line,) = measured(tmp_path, monkeypatch, *parts, minutes=2)
+    assert begun == ["first"]
+    assert line.startswith("| second | *not measured* | needs 7000 s, 1")
+
+
+def test_a_command_may_take_what_is_left(tmp_path):
+    settings = dict(nanogpt=None, nanogpt_python="python", is_rehearsal=True)
+    hurried = card.Card(tmp_path, minutes=1 / 60, **settings)
+    start = time.monotonic()
+    with pytest.raises(RunError, match="was not done within"):
+        hurried.run(["sleep", "60"])
+    assert time.monotonic() - start < 20
+
+
+def test_parts_are_chosen_and_folders_not_mixed(tmp_path, monkeypatch):
+    parts = [Part(name, 1, lambda _, name=name: [Row(name, "1")]) for name in ("one", "two")]
+    assert measured(tmp_path, monkeypatch, *parts, only="two") == ["| two | 1 |  |"]
+    with pytest.raises(UserError, match="--out_dir: .*is in use"):
+        measured(tmp_path, monkeypatch, *parts)
+    with pytest.raises(UserError, match="--only: three; must be of one, two"):
+        measured(tmp_path / "new", monkeypatch, *parts, only="two,three")
+    assert not (tmp_path / "new").exists()
+
+
+def test_figures_in_words():
+    row = card._step_row("recipe", FIGURES)
+    assert row.figure == "2 ms an update, 512,346 tokens/s, MFU 43.2 %, 3 MiB"
+    assert row.beside == "nanoGPT 8 ms, 5 MiB: **4.00x** (3.50–4.50)"
+    alone = {**FIGURES, "sides": FIGURES["sides"][:1], "op_groups": {"matmul": 1.0, "idle": 0.25}}
+    assert card._step_row("recipe", alone).beside == "matmul 1.00 ms, idle 0.25 ms"
+    runs = {"best": [1.47, 1.46], "seconds_to_target": [31.0, None]}
+    figures = {"sides": [{"name": "gptjax", "median": 50.0}], "runs": {"gptjax": runs}}
+    row = card._run_row("run", figures, 1.48)
+    assert row.figure == "50.0 s, best val 1.4700, 1.4600, val ≤ 1.48 after 31.0 s"
+
+
+@pytest.mark.slow
+def test_a_rehearsal_measures_all_but_what_a_cpu_cannot(tmp_path, monkeypatch):
+    """Every command that is run on a card is run here, with small models."""
+    parts = tuple(part for part in card.PARTS if part.name != "tests")
+    lines = measured(tmp_path, monkeypatch, *parts, rehearse=True)
+    assert len(lines) > 20 and not [line for line in lines if "not measured" in line]
+    kept = sorted(path.name for path in (tmp_path / "out" / "cpu_vs_gpu").iterdir())
+    assert kept == ["cpu_float32", "cuda_bfloat16", "cuda_float32", "cuda_tf32", "replay.json"]
