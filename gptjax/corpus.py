@@ -13,7 +13,7 @@ import numpy as np
 from gptjax.datasets import LARGEST_TEXT, Offline, shakespeare_builder_text, tfds_text
 from gptjax.errors import UserError, did_you_mean
 from gptjax.synthetic import write_play
-from gptjax.tokenizer import CharTokenizer
+from gptjax.tokenizer import CharTokenizer, Tokenizer
 
 SOURCES = ("tiny_shakespeare", "text:PATH", "tfds:NAME", "synthetic")
 
@@ -90,6 +90,11 @@ def check_unchanged(corpus: Corpus, sha256: str) -> None:
         )
 
 
+def tokenizer(corpus: Corpus) -> Tokenizer:
+    """The tokenizer of a run that starts on a corpus."""
+    return CharTokenizer.of_text(corpus.text)
+
+
 @dataclasses.dataclass(frozen=True)
 class Splits:
     """Token ids of both splits; `floor_nats` is val's exact mean -ln P, or None if unknown."""
@@ -99,7 +104,7 @@ class Splits:
     floor_nats: float | None
 
 
-def split(corpus: Corpus, tokenizer: CharTokenizer, data: ml_collections.ConfigDict) -> Splits:
+def split(corpus: Corpus, tokenizer: Tokenizer, data: ml_collections.ConfigDict) -> Splits:
     """The first 1 − val_fraction of the characters for training, the rest for validation.
 
     Raises:

@@ -31,8 +31,9 @@ _LAPTOP_PARAMETERS = 2_000_000
 class Report:
     """Writes a run's records and tells its user what they mean."""
 
-    def __init__(self, log: RunLog, display: Display, ledger: Ledger):
-        self._log, self._display, self._ledger = log, display, ledger
+    def __init__(self, log: RunLog, display: Display, ledger: Ledger, *, unit: str):
+        """`unit` is what the run's losses are per: "char" or "token"."""
+        self._log, self._display, self._ledger, self._unit = log, display, ledger, unit
 
     def started(
         self,
@@ -157,7 +158,7 @@ class Report:
         val = losses["val"]
         words = (
             f"step {step}: train {losses['train'].mean:.4f}, "
-            f"val {val.mean:.4f} ± {val.sem:.4f} nats/char"
+            f"val {val.mean:.4f} ± {val.sem:.4f} nats/{self._unit}"
         )
         if floor_nats is not None:
             record["val_above_floor"] = val.mean - floor_nats

@@ -17,6 +17,7 @@ import numpy as np
 from gptjax import batches, cache, corpus, mesh, optim, runlog, signals
 from gptjax.checkpoint import Checkpoints, NotFinite
 from gptjax.config import GPTConfig, flat, micro_batches
+from gptjax.description import stored_tokenizer
 from gptjax.errors import RunError
 from gptjax.evaluate import VAL_TOKENS, Loss
 from gptjax.ledger import Ledger
@@ -25,7 +26,6 @@ from gptjax.progress import Display
 from gptjax.report import Report, corpus_json
 from gptjax.resume import Origin, find_origin
 from gptjax.step import TrainState
-from gptjax.tokenizer import CharTokenizer
 
 # Updates of about this long make a dispatch, so that signals and the bar are never late.
 _DISPATCH_SECONDS = 1.0
@@ -69,7 +69,7 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
         runlog.write_atomically(run_dir / "config.json", runlog.pretty_json(flat(run.config)))
         runlog.write_array(run_dir / VAL_TOKENS, run.splits.val)
         display = stack.enter_context(Display(n_updates=max_iters, step=run.n_done))
-        report = Report(log, display, run.ledger)
+        report = Report(log, display, run.ledger, unit=run.tokenizer.unit)
         report.started(
             origin, run.text, run.splits, run.tokenizer.vocab_size, program, devices, why
         )
@@ -87,11 +87,7 @@ class Run:
         self.n_done = origin.step
         with self.ledger.measure("data"):
             self.text = _text(origin)
-            self.tokenizer = (
-                CharTokenizer.from_json(meta["tokenizer"])
-                if meta
-                else CharTokenizer.of_text(self.text.text)
-            )
+            self.tokenizer = stored_tokenizer(meta) if meta else corpus.tokenizer(self.text)
             self.splits = corpus.split(self.text, self.tokenizer, self.config.data)
             corpus.check_lengths(self.splits, self.config.model.block_size)
             self.val_sha256 = batches.sha256(self.splits.val)

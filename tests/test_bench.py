@@ -20,7 +20,6 @@ from gptjax import bench, corpus, flops, growth, op_groups, peer
 from gptjax.config import default_config
 from gptjax.errors import RunError, UserError
 from gptjax.stepper import Stepper
-from gptjax.tokenizer import CharTokenizer
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -63,7 +62,7 @@ def checkout(tmp_path, settings):
     (folder / "sample.py").write_text(FAKE_SAMPLE)
     (folder / "model.py").write_text("")
     text = corpus.load(settings.data.source, fallback="")
-    ids = corpus.split(text, CharTokenizer.of_text(text.text), settings.data).train
+    ids = corpus.split(text, corpus.tokenizer(text), settings.data).train
     np.asarray(ids, np.uint16).tofile(data / "train.bin")
     return folder
 
