@@ -75,7 +75,8 @@ KNOBS: dict[str, Knob] = {
     ),
     "data.source": Knob(
         "tiny_shakespeare",
-        "tiny_shakespeare, text:PATH (a UTF-8 file), tfds:NAME or synthetic",
+        "tiny_shakespeare, text:PATH (a UTF-8 file), tfds:NAME, "
+        "tokens:DIR (train.bin and val.bin, ids as uint16) or synthetic",
         "must not be empty",
         bool,
     ),
@@ -84,7 +85,7 @@ KNOBS: dict[str, Knob] = {
     ),
     "data.val_fraction": Knob(
         0.1,
-        "share of the characters, at the end of the text, kept for validation",
+        "share of the characters, at the end of the text, kept for validation; not of tokens:DIR",
         "must be in (0, 1)",
         lambda value: 0 < value < 1,
     ),

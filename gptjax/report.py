@@ -14,7 +14,7 @@ import ml_collections
 import gptjax
 from gptjax import flops, mesh
 from gptjax.config import digest
-from gptjax.corpus import Corpus, Splits
+from gptjax.corpus import AnyCorpus, Splits
 from gptjax.errors import RunError
 from gptjax.evaluate import Loss
 from gptjax.ledger import KINDS, Ledger
@@ -38,7 +38,7 @@ class Report:
     def started(
         self,
         origin: Origin,
-        text: Corpus,
+        text: AnyCorpus,
         splits: Splits,
         vocab_size: int,
         program: Program,
@@ -75,7 +75,7 @@ class Report:
                 style="bold yellow",
             )
         say(
-            f"corpus {text.name}: {len(text.text):,} characters, {vocab_size} symbols; "
+            f"corpus {text.name}: {text.size}, {vocab_size} symbols; "
             f"{len(splits.train):,} train and {len(splits.val):,} val tokens"
         )
         if vocab_size == 1:
@@ -147,7 +147,7 @@ class Report:
         step: int,
         losses: dict[str, Loss],
         best: dict[str, Any],
-        text: Corpus,
+        text: AnyCorpus,
         floor_nats: float | None,
     ) -> None:
         """The `eval` record, and its line."""
@@ -186,7 +186,7 @@ class Report:
         *,
         best: dict[str, Any],
         last_val: Loss | None,
-        text: Corpus,
+        text: AnyCorpus,
         out_dir: str,
     ) -> None:
         """The `ledger` and `end` records, and the last words."""
@@ -234,7 +234,9 @@ def precision(config: ml_collections.ConfigDict) -> str:
     return words + ", no masters: updates below 1/256 of a weight are lost"
 
 
-def corpus_json(config: ml_collections.ConfigDict, text: Corpus, splits: Splits) -> dict[str, Any]:
+def corpus_json(
+    config: ml_collections.ConfigDict, text: AnyCorpus, splits: Splits
+) -> dict[str, Any]:
     """What the run's log and its checkpoints say of the text."""
     return {
         "name": text.name,

@@ -107,7 +107,13 @@ class Run:
         n_micro = micro_batches(self.config, devices[0].platform, len(devices))
         micro_batch = self.config.train.batch_size // n_micro // len(devices)
         n_windows = self.config.train.batch_size * n_slots(self.config)
-        mesh.check_memory(model_config, devices[0], micro_batch=micro_batch, n_windows=n_windows)
+        mesh.check_memory(
+            model_config,
+            devices[0],
+            micro_batch=micro_batch,
+            n_windows=n_windows,
+            n_corpus_bytes=self.splits.train.nbytes + self.splits.val.nbytes,
+        )
         state = self.origin.found.state if self.origin.found else None
         with self.ledger.measure("compile"):
             return Program(self.config, model_config, self.splits, devices, state)
@@ -300,8 +306,8 @@ class Run:
         self.stop_signal = number
 
 
-def _text(origin: Origin) -> corpus.Corpus:
-    """The run's text; for a run that goes on, the one it began with, fallback or not."""
+def _text(origin: Origin) -> corpus.AnyCorpus:
+    """The run's text or tokens; for a run that goes on, the one it began with, fallback or not."""
     data = origin.config.data
     if not origin.resumed or origin.found is None:
         return corpus.load(data.source, fallback=data.fallback)
