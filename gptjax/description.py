@@ -140,7 +140,7 @@ def model_config(description: Mapping[str, Any]) -> GPTConfig:
       UserError: if the config or the tokenizer in it breaks a rule.
     """
     config = config_module.from_flat(description["config"], origin="checkpoint")
-    return GPTConfig(**config.model, vocab_size=stored_tokenizer(description).vocab_size)
+    return config_module.model_config(config, stored_tokenizer(description).vocab_size)
 
 
 def stored_tokenizer(description: Mapping[str, Any]) -> Tokenizer:

@@ -101,6 +101,7 @@ def continuations(
         ids,
         named_key(seed, "sample"),
         n_slots=_TOKENS_PER_DISPATCH,
+        n_symbols=stored_tokenizer(found.meta).vocab_size,
         **settings,
     )
 

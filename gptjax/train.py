@@ -16,7 +16,7 @@ import numpy as np
 
 from gptjax import batches, cache, corpus, mesh, optim, runlog, signals
 from gptjax.checkpoint import Checkpoints, NotFinite
-from gptjax.config import GPTConfig, flat, micro_batches
+from gptjax.config import flat, micro_batches, model_config
 from gptjax.description import stored_tokenizer
 from gptjax.errors import RunError
 from gptjax.evaluate import VAL_TOKENS, Loss
@@ -103,12 +103,12 @@ class Run:
         Raises:
           UserError: if the model is too large for them.
         """
-        model_config = GPTConfig(**self.config.model, vocab_size=self.tokenizer.vocab_size)
+        model = model_config(self.config, self.tokenizer.vocab_size)
         n_micro = micro_batches(self.config, devices[0].platform, len(devices))
         micro_batch = self.config.train.batch_size // n_micro // len(devices)
         n_windows = self.config.train.batch_size * n_slots(self.config)
         mesh.check_memory(
-            model_config,
+            model,
             devices[0],
             micro_batch=micro_batch,
             n_windows=n_windows,
@@ -116,7 +116,7 @@ class Run:
         )
         state = self.origin.found.state if self.origin.found else None
         with self.ledger.measure("compile"):
-            return Program(self.config, model_config, self.splits, devices, state)
+            return Program(self.config, model, self.splits, devices, state)
 
     def bytes_to_come(self, state: TrainState) -> int:
         """What this run's checkpoints may still take on the disk."""

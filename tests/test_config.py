@@ -19,6 +19,8 @@ from gptjax.config import (
     flat,
     from_flat,
     micro_batches,
+    model_config,
+    padded_vocabulary,
     set_knob,
     validate,
 )
@@ -53,6 +55,7 @@ OTHER_VALUES = {
     "model.token_shift": True,
     "model.attention_rows": 5,
     "model.zero_residual": True,
+    "model.vocab_multiple": 64,
     "optim.name": "muon",
     "optim.muon_learning_rate": 0.03,
     "optim.muon_momentum": 0.9,
@@ -387,6 +390,7 @@ WHOLE_RANGES = {
     "checkpoint.keep": (1, 2**31 - 1),
     "log.interval": (1, 2**31 - 1),
     "model.attention_rows": (0, 2**31 - 1),
+    "model.vocab_multiple": (1, 1024),
     "train.tokens_at_once": (0, 2**31 - 1),
     "mesh.data": (0, 2**31 - 1),
     "mesh.cpu_devices": (1, 256),
@@ -655,3 +659,14 @@ def test_batches_are_cut_to_what_a_cpu_is_quick_at(knobs, platform, n_devices, w
     for name, value in knobs.items():
         (config.model if name == "block_size" else config.train)[name] = value
     assert micro_batches(config, platform, n_devices) == wanted
+
+
+@pytest.mark.parametrize(
+    ("n_symbols", "multiple", "padded"),
+    [(50_257, 128, 50_304), (50_257, 64, 50_304), (65, 1, 65), (64, 64, 64), (65, 64, 128)],
+)
+def test_a_vocabulary_is_padded_up_to_a_multiple(n_symbols, multiple, padded):
+    """nanoGPT, model.py: GPT-2's 50,257 become 50,304."""
+    assert padded_vocabulary(n_symbols, multiple) == padded
+    config = config_with({"model.vocab_multiple": multiple})
+    assert model_config(config, n_symbols).vocab_size == padded

@@ -240,3 +240,24 @@ def test_a_prompt_of_letters_is_refused(trained):
     numbers = dict(num_samples=1, max_new_tokens=1, temperature=1.0, top_k=0, seed=1, stride=1)
     with pytest.raises(UserError, match="prompt: 'ROMEO:'; is no token id; ids are 0 to 49"):
         sample.sample(str(trained / "run"), step="best", prompt="ROMEO:", prompt_file="", **numbers)
+
+
+def test_a_padded_vocabulary_is_in_the_loss_and_never_in_a_sample(trained, tmp_path, capsys):
+    config = settings(trained / "tokens", model__vocab_multiple=64, train__max_iters=0)
+    assert runs.start(config, tmp_path / "run") == 0
+    found = runs.newest(tmp_path / "run")
+    assert found.state.params["wte"]["embedding"][...].shape == (64, 6)
+    assert found.meta["tokenizer"] == {"kind": "ids", "vocab_size": VOCABULARY}
+    (first,) = [r for r in read_records(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "eval"]
+    assert first["val_loss"] == pytest.approx(np.log(64), abs=0.1)  # ln 50 is 0.25 less.
+    capsys.readouterr()
+    numbers = dict(num_samples=3, max_new_tokens=100, temperature=5.0, top_k=0, seed=1, stride=1)
+    sample.sample(str(tmp_path / "run"), step="best", prompt="1", prompt_file="", **numbers)
+    ids = [int(word) for word in re.findall(r"[0-9]+", capsys.readouterr().out)]
+    assert len(ids) == 3 * 101 and max(ids) == VOCABULARY - 1
+
+    fork = settings(trained / "tokens", init_from=str(trained / "run"), model__vocab_multiple=64)
+    with pytest.raises(
+        UserError, match="model.vocab_multiple: 64; the checkpoint .* has 1. A fork"
+    ):
+        runs.start(fork, tmp_path / "fork")
