@@ -13,9 +13,9 @@ ROOT = Path(__file__).parent.parent
 # From the ground up: a module imports only from those before it.
 FLOORS = """
     errors versions signals cache command config config_file tokenizer token_files synthetic
-    datasets corpus batches description gradients layers model muon optim step generate mesh flops
-    ledger checkpoint runlog progress evaluate resume program report train sample peer stepper
-    op_groups growth bench
+    markov datasets corpus batches description gradients layers model muon optim step generate mesh
+    flops ledger checkpoint runlog progress evaluate resume program report train sample prepare peer
+    stepper op_groups growth bench
 """.split()
 
 

@@ -4,14 +4,16 @@ import hashlib
 import json
 import re
 
+import forked
 import numpy as np
 import pytest
 import runs
 import tiny
 
-from gptjax import corpus, evaluate, sample, token_files
+from gptjax import corpus, evaluate, markov, runlog, sample, token_files
 from gptjax.config import set_knob
 from gptjax.errors import UserError
+from gptjax.prepare import prepare
 from gptjax.runlog import read_records
 from gptjax.tokenizer import CharTokenizer, IdTokenizer
 
@@ -261,3 +263,115 @@ def test_a_padded_vocabulary_is_in_the_loss_and_never_in_a_sample(trained, tmp_p
         UserError, match="model.vocab_multiple: 64; the checkpoint .* has 1. A fork"
     ):
         runs.start(fork, tmp_path / "fork")
+
+
+# Prepared ones.
+
+
+@pytest.fixture(scope="module")
+def table():
+    return markov.successors(7)
+
+
+def test_an_id_has_sixteen_successors_all_different(table):
+    assert table.shape == (50_257, 16) and table.dtype == np.uint16 and table.max() == 50_256
+    sorted_table = np.sort(table, axis=1)
+    assert (sorted_table[:, 1:] != sorted_table[:, :-1]).all()
+    # Zipf: the hundredth of the ids that is most frequent makes up four tenths of the table.
+    counts = np.sort(np.bincount(table.reshape(-1), minlength=50_257))[::-1]
+    assert 0.35 < counts[:503].sum() / counts.sum() < 0.5
+    assert not np.array_equal(table, markov.successors(8))
+    np.testing.assert_array_equal(table, markov.successors(7))
+
+
+def test_probabilities_are_those_of_the_entropy():
+    shares = markov.probabilities()
+    assert shares.sum() == 1 and (np.diff(shares) < 0).all() and len(shares) == 16
+    assert (shares * 2**16 == np.round(shares * 2**16)).all()
+    harmonic = sum(1 / rank for rank in range(1, 17))
+    np.testing.assert_allclose(shares, [1 / rank / harmonic for rank in range(1, 17)], atol=2e-5)
+
+
+def test_measured_entropy_is_the_stated_one(table):
+    """Of every pair of neighbours, -ln P of the second by its rank among the first's successors."""
+    chains = np.concatenate(list(markov.chains(table, 2_000_000, 7, stream=1)), axis=1)
+    assert chains.shape[0] == 40
+    before, after = chains[:, :-1].reshape(-1), chains[:, 1:].reshape(-1)
+    is_rank = table[before] == after[:, None]
+    assert (is_rank.sum(axis=1) == 1).all()
+    nats = -np.log(markov.probabilities())[is_rank.argmax(axis=1)]
+    sem = nats.std() / np.sqrt(len(nats))
+    assert 0 < sem < 1e-3
+    assert nats.mean() == pytest.approx(markov.entropy_nats(), abs=4 * sem)
+    shares = np.bincount(is_rank.argmax(axis=1), minlength=16) / len(nats)
+    np.testing.assert_allclose(shares, markov.probabilities(), atol=0.002)
+    # Successive choices have nothing to do with each other.
+    ranks = is_rank.argmax(axis=1).reshape(40, -1)
+    assert abs(np.corrcoef(ranks[:, 1:].reshape(-1), ranks[:, :-1].reshape(-1))[0, 1]) < 0.004
+
+
+def test_what_was_prepared_is_trained_on_and_its_floor_said(tmp_path, capsys):
+    folder = tmp_path / "data" / "markov"
+    numbers = ("--n_tokens=60000", "--n_val=1009", "--seed=7")
+    flags = ("--dataset=markov", f"--out_dir={folder}", *numbers)
+    ended = forked.run(tmp_path, "prepare", *flags)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "58,991 train and 1,009 val tokens of 50,257 symbols; entropy 2.3589" in ended.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["meta.json", "train.bin", "val.bin"]
+    found = token_files.read(str(folder))
+    assert (len(found.train), len(found.val)) == (58_991, 1009)
+    assert (found.name, found.vocab_size) == ("tokens:markov-7", 50_257)
+    assert found.entropy_nats == markov.entropy_nats()
+    # Val is no part of train.
+    assert found.val[:20].tobytes() not in found.train.tobytes()
+    config = settings(folder, train__max_iters=3, model__vocab_multiple=128)
+    assert runs.start(config, tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    assert "floor: no model can have a val loss below 2.3589" in printed
+    assert re.search(r"step 0: .* 8\.\d+ above the floor of the tokens:markov-7 corpus", printed)
+    ended = forked.run(tmp_path, "prepare", *flags)
+    assert ended.code == 2
+    assert f"--out_dir: {folder}; is not empty. Choose another --out_dir." in ended.stderr
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path):
+    read = []
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        prepared = dict(out_dir=str(tmp_path / name), n_tokens=9000, val_fraction=0.01, n_val=0)
+        prepare("markov", seed=seed, **prepared)
+        read.append(token_files.read(str(tmp_path / name)))
+    assert read[0].sha256 == read[1].sha256 != read[2].sha256
+    assert len(read[0].val) == 90
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(dataset="markof"), "--dataset: markof; unknown dataset; must be one of markov. did"),
+        (dict(dataset="nanogpt"), "nanogpt; unknown dataset; must be one of markov. nanoGPT's fol"),
+        (dict(n_tokens=1), "--n_tokens: 1; must be from 2 to 2147483647."),
+        (dict(n_tokens=2**31), "--n_tokens: 2147483648; must be from 2 to 2147483647."),
+        (dict(seed=-1), "--seed: -1; must be an integer in [0, 2**32)."),
+        (dict(val_fraction=0.0), "--val_fraction: 0.0; must be in (0, 1)."),
+        (dict(val_fraction=float("nan")), "--val_fraction: nan; must be in (0, 1)."),
+        (dict(n_val=-1), "--n_val: -1; must be ≥ 0 and < n_tokens 100."),
+        (dict(n_val=100), "--n_val: 100; must be ≥ 0 and < n_tokens 100."),
+        (dict(out_dir="text.txt"), "text.txt is a file. Choose another --out_dir."),
+        (dict(out_dir="."), "--out_dir: .; is not empty. Choose another --out_dir."),
+    ],
+)
+def test_what_cannot_be_prepared_is_refused(tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").touch()
+    asked = dict(dataset="markov", out_dir="new", n_tokens=100, seed=1, val_fraction=0.1, n_val=0)
+    with pytest.raises(UserError, match=re.escape(message)):
+        prepare(**asked | changes)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_a_disk_too_small_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(runlog, "free_space", lambda folder: 19)
+    out_dir = str(tmp_path / "new")
+    with pytest.raises(UserError, match="new; 20 bytes are needed, 19 are free"):
+        prepare("markov", out_dir=out_dir, n_tokens=10, seed=1, val_fraction=0.1, n_val=0)
+    assert not list(tmp_path.iterdir())
