@@ -85,7 +85,7 @@ KNOBS: dict[str, Knob] = {
     ),
     "data.val_fraction": Knob(
         0.1,
-        "share of the characters, at the end of the text, kept for validation; not of tokens:DIR",
+        "share of the characters, at the end of the text, kept for validation; tokens:DIR has its own",
         "must be in (0, 1)",
         lambda value: 0 < value < 1,
     ),

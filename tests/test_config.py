@@ -215,6 +215,34 @@ class TestFiles:
         assert decay_iters(config) == 2000
         assert {name: flat(config)[name] for name in recipe} == recipe
 
+    def test_gpt2_config_is_nanogpt_s(self):
+        # nanoGPT, config/train_gpt2.py and train.py's defaults: 5 * 8 micro-batches of 12.
+        (path,) = [path for path in CONFIGS if path.stem == "gpt2_124m"]
+        recipe = {
+            "model.n_layer": 12,
+            "model.n_head": 12,
+            "model.n_embd": 768,
+            "model.block_size": 1024,
+            "model.dropout": 0.0,
+            "model.bias": False,
+            "model.dtype": "bfloat16",
+            "model.param_dtype": "float32",
+            "train.batch_size": 5 * 8 * 12,
+            "train.max_iters": 600_000,
+            "optim.learning_rate": 6e-4,
+            "optim.min_lr": 6e-5,
+            "optim.warmup_iters": 2000,
+            "optim.beta1": 0.9,
+            "optim.beta2": 0.95,
+            "optim.weight_decay": 0.1,
+            "optim.grad_clip": 1.0,
+            "eval.interval": 1000,
+        }
+        config = load_config(str(path), {})
+        assert decay_iters(config) == 600_000
+        assert {name: flat(config)[name] for name in recipe} == recipe
+        assert model_config(config, 50_257).vocab_size == 50_304
+
     def test_an_edit_within_the_same_second_is_seen_and_no_bytecode_is_left(
         self, tmp_path, monkeypatch
     ):
@@ -326,7 +354,7 @@ class TestOverrides:
 
     def test_win_over_the_file(self):
         for path in CONFIGS:
-            assert load_config(str(path), {"train.max_iters": "777"}).train.max_iters == 777
+            assert load_config(str(path), {"train.max_iters": "7777"}).train.max_iters == 7777
 
     @pytest.mark.parametrize(
         ("typo", "meant"),
