@@ -1,4 +1,4 @@
-"""Where the text comes from, under its true name, and how it is split into train and val."""
+"""Where text or tokens come from, under their true name, and how they are split: train and val."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from gptjax import token_files
 from gptjax.datasets import LARGEST_TEXT, Offline, shakespeare_builder_text, tfds_text
 from gptjax.errors import UserError, did_you_mean
 from gptjax.synthetic import write_play
-from gptjax.tokenizer import CharTokenizer
+from gptjax.token_files import TokenFiles
+from gptjax.tokenizer import CharTokenizer, IdTokenizer, Tokenizer
 
-SOURCES = ("tiny_shakespeare", "text:PATH", "tfds:NAME", "synthetic")
+SOURCES = ("tiny_shakespeare", "text:PATH", "tfds:NAME", "tokens:DIR", "synthetic")
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -41,12 +43,20 @@ class Corpus:
     log_probs: np.ndarray | None = None
     fallback_reason: str = ""
 
+    @property
+    def size(self) -> str:
+        """How much there is, in words."""
+        return f"{len(self.text):,} characters"
 
-def load(source: str, *, fallback: str) -> Corpus:
-    """The text of `source`.
+
+AnyCorpus = Corpus | TokenFiles
+
+
+def load(source: str, *, fallback: str) -> AnyCorpus:
+    """The text or the tokens of `source`.
 
     Raises:
-      UserError: if the source is unknown or its text unusable, or if Tiny Shakespeare cannot be
+      UserError: if the source is unknown or what it has unusable, or if Tiny Shakespeare cannot be
         had and `fallback` is "".
     """
     kind, _, argument = source.partition(":")
@@ -69,14 +79,16 @@ def load(source: str, *, fallback: str) -> Corpus:
         return _corpus(f"text:{Path(argument).name}", _file_bytes(argument), argument)
     if kind == "tfds" and argument:
         return _corpus(source, tfds_text(argument))
-    known = ["tiny_shakespeare", "synthetic", f"text:{source}", f"tfds:{source}"]
-    hint = did_you_mean(source, known[:2]) or f"For TFDS's: {known[3]}; for a file: {known[2]}."
+    if kind == "tokens" and argument:
+        return token_files.read(argument)
+    hint = did_you_mean(source, ["tiny_shakespeare", "synthetic"])
+    hint = hint or f"For TFDS's: tfds:{source}; for a file: text:{source}."
     raise UserError(
         "data.source", source, f"unknown dataset; must be one of {', '.join(SOURCES)}", hint
     )
 
 
-def load_again(source: str, was: Mapping[str, Any]) -> Corpus:
+def load_again(source: str, was: Mapping[str, Any]) -> AnyCorpus:
     """The text that a run began with, fallback or not; `was` is what its checkpoint says of it.
 
     Raises:
@@ -91,13 +103,13 @@ def load_again(source: str, was: Mapping[str, Any]) -> Corpus:
     return found
 
 
-def relabel(corpus: Corpus, fallback_reason: str) -> Corpus:
+def relabel(corpus: AnyCorpus, fallback_reason: str) -> AnyCorpus:
     """The corpus, marked as standing in for another."""
     return dataclasses.replace(corpus, fallback_reason=fallback_reason)
 
 
-def check_unchanged(corpus: Corpus, sha256: str) -> None:
-    """Raises UserError when the text is not the one a checkpoint was trained on."""
+def check_unchanged(corpus: AnyCorpus, sha256: str) -> None:
+    """Raises UserError when the corpus is not the one a checkpoint was trained on."""
     if corpus.sha256 != sha256:
         raise UserError(
             f"corpus {corpus.name}",
@@ -107,21 +119,36 @@ def check_unchanged(corpus: Corpus, sha256: str) -> None:
         )
 
 
+def tokenizer(corpus: AnyCorpus) -> Tokenizer:
+    """The tokenizer of a run that starts on a corpus."""
+    if isinstance(corpus, TokenFiles):
+        return IdTokenizer(corpus.vocab_size)
+    return CharTokenizer.of_text(corpus.text)
+
+
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Token ids of both splits; `floor_nats` is val's exact mean -ln P, or None if unknown."""
+    """Token ids of both splits; `floor_nats` is val's exact mean -ln P, or None if unknown.
+
+    Of token files it is the entropy of what they were drawn from: val's own differs by chance.
+    """
 
     train: np.ndarray
     val: np.ndarray
     floor_nats: float | None
 
 
-def split(corpus: Corpus, tokenizer: CharTokenizer, data: ml_collections.ConfigDict) -> Splits:
+def split(corpus: AnyCorpus, tokenizer: Tokenizer, data: ml_collections.ConfigDict) -> Splits:
     """The first 1 − val_fraction of the characters for training, the rest for validation.
 
+    Token files are split already.
+
     Raises:
-      UserError: if the text has a character that the tokenizer lacks.
+      UserError: if the tokenizer lacks a character or an id.
     """
+    if isinstance(corpus, TokenFiles):
+        corpus.check_known(tokenizer)
+        return Splits(corpus.train, corpus.val, corpus.entropy_nats)
     ids = tokenizer.encode(corpus.text, what=f"corpus {corpus.name}")
     n_train = int(len(ids) * (1 - data.val_fraction))
     floor = None

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptjax import config as config_module
+from gptjax import tokenizer
 from gptjax.config import GPTConfig
-from gptjax.tokenizer import CharTokenizer
+from gptjax.tokenizer import Tokenizer
 
 FORMAT = 1
 
@@ -139,8 +140,16 @@ def model_config(description: Mapping[str, Any]) -> GPTConfig:
       UserError: if the config or the tokenizer in it breaks a rule.
     """
     config = config_module.from_flat(description["config"], origin="checkpoint")
-    vocab_size = CharTokenizer.from_json(description["tokenizer"]).vocab_size
-    return GPTConfig(**config.model, vocab_size=vocab_size)
+    return config_module.model_config(config, stored_tokenizer(description).vocab_size)
+
+
+def stored_tokenizer(description: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer described.
+
+    Raises:
+      UserError: if it breaks a rule.
+    """
+    return tokenizer.from_json(description["tokenizer"])
 
 
 def finite_val(description: Mapping[str, Any]) -> float | None:

@@ -15,10 +15,9 @@ from flax import nnx
 from gptjax import batches, cache, checkpoint, kernels, mesh
 from gptjax.command import printable
 from gptjax.config import GPTConfig
-from gptjax.description import model_config
+from gptjax.description import model_config, stored_tokenizer
 from gptjax.errors import UserError
 from gptjax.step import model_graph, window_losses
-from gptjax.tokenizer import CharTokenizer
 
 # The validation split, kept in the run directory so that evaluating needs nothing else.
 VAL_TOKENS = "val_tokens.npy"
@@ -113,14 +112,15 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
     with kernels.matmul_precision(config):
         loss = mean_loss(evaluator.losses(params, jnp.asarray(ids), offsets_W))
 
-    tokenizer = CharTokenizer.from_json(found.meta["tokenizer"])
+    tokenizer = stored_tokenizer(found.meta)
     targets = (offsets_W[:, None] + 1 + np.arange(block_size)[None]).reshape(-1)
-    bytes_per_token = float(tokenizer.bytes_per_token[ids[targets]].mean())
     corpus = found.meta["corpus"]
     name = printable(corpus["name"])
     print(f"{out_dir} step {found.step} on {name}, {len(targets)} tokens of val")
-    print(f"val {loss.mean:.4f} ± {loss.sem:.4f} nats/char at context {block_size}")
-    print(f"    {loss.mean / math.log(2) / bytes_per_token:.4f} bits/byte")
+    print(f"val {loss.mean:.4f} ± {loss.sem:.4f} nats/{tokenizer.unit} at context {block_size}")
+    if tokenizer.bytes_per_token is not None:
+        bytes_per_token = float(tokenizer.bytes_per_token[ids[targets]].mean())
+        print(f"    {loss.mean / math.log(2) / bytes_per_token:.4f} bits/byte")
     if corpus.get("floor_nats") is not None:
         floor = corpus["floor_nats"]
         print(f"    floor {floor:.4f}: val is {loss.mean - floor:.4f} above what can be reached")

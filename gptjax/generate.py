@@ -37,13 +37,15 @@ def continuations(
     top_k: int,
     stride: int,
     n_slots: int,
+    n_symbols: int,
 ) -> Iterator[np.ndarray]:
     """Yields the tokens that follow `ids` in each of `num_samples` texts, some at a time.
 
     Each array has axes B and up to `n_slots`; sample b's i-th token depends on the key, b and i
-    alone: neither on how many samples there are nor on how they are cut into arrays.
+    alone: neither on how many samples there are nor on how they are cut into arrays. Only the first
+    `n_symbols` of the vocabulary are drawn: the others pad it.
     """
-    settings: dict[str, Any] = dict(n_slots=n_slots, top_k=top_k)
+    settings: dict[str, Any] = dict(n_slots=n_slots, top_k=top_k, n_symbols=n_symbols)
     # The length is an argument, so that prompts of any length share one compiled program.
     read = jax.jit(functools.partial(begin, graph, config))
     grown = jax.jit(functools.partial(grow, graph, **settings), donate_argnums=1)
@@ -120,13 +122,11 @@ def grow(
     key: jax.Array,
     n_tokens: jax.Array,
     temperature: jax.Array,
-    *,
-    n_slots: int,
-    top_k: int,
+    **settings: int,
 ) -> tuple[Progress, jax.Array]:
     """Generates `n_tokens` ≤ n_slots more, for which the window has room.
 
-    Returns the state after them, and the tokens, axes B, n_slots.
+    Returns the state after them, and the tokens, axes B, n_slots; settings are `_repeated`'s.
     """
     model = nnx.merge(graph, params)
 
@@ -139,7 +139,7 @@ def grow(
         )
         return Progress(window_BT, progress.length + 1, progress.n_new + 1, logits_BV, caches)
 
-    return _repeated(take, progress, key, n_tokens, temperature, n_slots=n_slots, top_k=top_k)
+    return _repeated(take, progress, key, n_tokens, temperature, **settings)
 
 
 def slide(
@@ -149,9 +149,7 @@ def slide(
     key: jax.Array,
     n_tokens: jax.Array,
     temperature: jax.Array,
-    *,
-    n_slots: int,
-    top_k: int,
+    **settings: int,
 ) -> tuple[Progress, jax.Array]:
     """As `grow`, for a full window, whose first token makes room for each new one.
 
@@ -166,10 +164,10 @@ def slide(
         )
         return progress.replace(window_BT=window_BT, n_new=progress.n_new + 1, logits_BV=logits_BV)
 
-    return _repeated(take, progress, key, n_tokens, temperature, n_slots=n_slots, top_k=top_k)
+    return _repeated(take, progress, key, n_tokens, temperature, **settings)
 
 
-def _repeated(take, progress, key, n_tokens, temperature, *, n_slots, top_k):
+def _repeated(take, progress, key, n_tokens, temperature, *, n_slots, top_k, n_symbols):
     """`n_tokens` times: draws each sample's next token and lets `take` put it into the window."""
     B = progress.window_BT.shape[0]
 
@@ -177,7 +175,10 @@ def _repeated(take, progress, key, n_tokens, temperature, *, n_slots, top_k):
         progress, tokens_BK = carry
         at = jax.vmap(lambda b: jax.random.fold_in(jax.random.fold_in(key, b), progress.n_new))
         token_B = choose(
-            progress.logits_BV, at(jnp.arange(B)), temperature=temperature, top_k=top_k
+            progress.logits_BV[:, :n_symbols],
+            at(jnp.arange(B)),
+            temperature=temperature,
+            top_k=top_k,
         )
         return take(progress, token_B), tokens_BK.at[:, index].set(token_B)
 

@@ -131,26 +131,32 @@ def split_last_axis(mesh: Mesh, n_axes: int) -> NamedSharding:
 
 
 def check_memory(
-    model: GPTConfig, device: jax.Device, *, micro_batch: int = 0, n_windows: int = 0
+    model: GPTConfig,
+    device: jax.Device,
+    *,
+    micro_batch: int = 0,
+    n_windows: int = 0,
+    n_corpus_bytes: int = 0,
 ) -> None:
     """Raises UserError when the model cannot fit the device, before anything is made.
 
     Weights and AdamW's two moments are the least it takes, to train or to read a checkpoint; to
-    train on `micro_batch` sequences at a time, each block's output as well, and where the
-    `n_windows` of a dispatch start. Gradients, float32 masters and what is inside the blocks come
-    on top.
+    train on `micro_batch` sequences at a time, each block's output as well, where the `n_windows`
+    of a dispatch start, and the corpus. Gradients, float32 masters and what is inside the blocks
+    come on top.
     """
     state = 3 * jnp.dtype(model.param_dtype).itemsize * expected_parameters(model)
     n_outputs = micro_batch * model.block_size * model.n_embd * model.n_layer
     outputs = jnp.dtype(model.dtype).itemsize * n_outputs
     available = memory_bytes(device)
     offsets = 4 * n_windows
-    if not available or state + outputs + offsets <= available:
+    if not available or state + outputs + offsets + n_corpus_bytes <= available:
         return
     words = f"weights and optimizer need {state / 2**30:.1f} GiB"
     if micro_batch:
         words += f", blocks' outputs for {micro_batch} sequences {outputs / 2**30:.1f} GiB"
         words += f", a dispatch of {n_windows} windows {offsets / 2**30:.1f} GiB"
+        words += f", the corpus {n_corpus_bytes / 2**30:.1f} GiB"
     raise UserError(
         "model",
         f"{expected_parameters(model):,} parameters",

@@ -23,7 +23,6 @@ import numpy as np
 from gptjax import corpus
 from gptjax.config import decay_iters, default_config
 from gptjax.errors import RunError, UserError
-from gptjax.tokenizer import CharTokenizer
 
 _SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -140,7 +139,7 @@ class NanoGPT:
         """Raises UserError unless it can do the same on the same text, token for token."""
         nanogpt_flags(config)
         text = corpus.load(config.data.source, fallback="")
-        ours = corpus.split(text, CharTokenizer.of_text(text.text), config.data).train
+        ours = corpus.split(text, corpus.tokenizer(text), config.data).train
         prepare = f"Run {self._data / 'prepare.py'} with its Python first."
         try:
             theirs = np.fromfile(self._data / "train.bin", np.uint16)

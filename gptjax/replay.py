@@ -24,12 +24,12 @@ from rich.table import Table
 from gptjax import batches, cache, checkpoint, corpus, mesh, runlog
 from gptjax.command import printable
 from gptjax.config import from_flat, micro_batches
+from gptjax.description import stored_tokenizer
 from gptjax.errors import RunError, UserError
 from gptjax.evaluate import Loss, mean_loss, read_val_ids
 from gptjax.optim import learning_rate
 from gptjax.progress import duration
 from gptjax.replica import Replica, device_of, specs_of
-from gptjax.tokenizer import CharTokenizer
 
 # Enough of val to tell a difference that matters from one that does not, in seconds on a CPU.
 _VAL_TOKENS = 20_000
@@ -102,10 +102,10 @@ class Drift:
         """Val's loss less the reference's; the standard error is that of pairs of windows."""
         return mean_loss(self.val_RW[i] - self.val_RW[0])
 
-    def print_val(self, *, n_tokens: int) -> None:
+    def print_val(self, *, n_tokens: int, unit: str) -> None:
         """Prints the loss that each replica ends with, and whether the difference matters."""
         reference = mean_loss(self.val_RW[0])
-        print(f"val after the last update, on {n_tokens:,} tokens, nats/char:")
+        print(f"val after the last update, on {n_tokens:,} tokens, nats/{unit}:")
         for i, replica in enumerate(self.replicas):
             val, words = mean_loss(self.val_RW[i]), ""
             if i:
@@ -153,7 +153,7 @@ def replay(out_dir: str, *, devices: str, step: str, updates: int, json: str | N
     with checkpoint.open_for_reading(out_dir) as checkpoints:
         found = checkpoints.restore(checkpoint.select_step(checkpoints, step))
     config = from_flat(found.meta["config"], origin="checkpoint")
-    tokenizer = CharTokenizer.from_json(found.meta["tokenizer"])
+    tokenizer = stored_tokenizer(found.meta)
     text = corpus.load_again(config.data.source, found.meta["corpus"])
     ids = corpus.split(text, tokenizer, config.data).train
     val_ids = read_val_ids(Path(out_dir), found.meta["val_sha256"])
@@ -180,7 +180,7 @@ def replay(out_dir: str, *, devices: str, step: str, updates: int, json: str | N
     others = range(1, len(replicas))
     for i in others:
         drift.print_updates(i)
-    drift.print_val(n_tokens=len(offsets_W) * block_size)
+    drift.print_val(n_tokens=len(offsets_W) * block_size, unit=tokenizer.unit)
     if json:
         results = {"out_dir": out_dir, "step": found.step, "corpus": text.name}
         results["replicas"] = drift.to_json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from gptjax import mesh
-from gptjax.config import GPTConfig
+from gptjax.config import model_config
 from gptjax.errors import UserError
 from gptjax.evaluate import Evaluator, tokens_at_once
 from gptjax.optim import optimizer
@@ -95,12 +96,12 @@ class Replica:
         self.precision = _PRECISIONS[self.precision_name]
         block_size = config.model.block_size
         # Left to itself, the model chooses how to attend by the device.
-        changed = {
-            "dtype": self.precision.dtype,
-            "attention": "xla",
-            "attention_rows": block_size,
-        }
-        model = GPTConfig(**{**config.model, **changed}, vocab_size=vocab_size)
+        model = dataclasses.replace(
+            model_config(config, vocab_size),
+            dtype=self.precision.dtype,
+            attention="xla",
+            attention_rows=block_size,
+        )
         mesh.check_memory(model, self.device, micro_batch=config.train.batch_size // n_micro)
         with self._here():
             graph = model_graph(model)

@@ -14,7 +14,7 @@ import ml_collections
 import gptjax
 from gptjax import flops, mesh
 from gptjax.config import digest
-from gptjax.corpus import Corpus, Splits
+from gptjax.corpus import AnyCorpus, Splits
 from gptjax.errors import RunError
 from gptjax.evaluate import Loss
 from gptjax.ledger import KINDS, Ledger
@@ -31,14 +31,15 @@ _LAPTOP_PARAMETERS = 2_000_000
 class Report:
     """Writes a run's records and tells its user what they mean."""
 
-    def __init__(self, log: RunLog, display: Display, ledger: Ledger):
-        self._log, self._display, self._ledger = log, display, ledger
+    def __init__(self, log: RunLog, display: Display, ledger: Ledger, *, unit: str):
+        """`unit` is what the run's losses are per: "char" or "token"."""
+        self._log, self._display, self._ledger, self._unit = log, display, ledger, unit
         self._last_record: dict[str, Any] = {}
 
     def started(
         self,
         origin: Origin,
-        text: Corpus,
+        text: AnyCorpus,
         splits: Splits,
         vocab_size: int,
         program: Program,
@@ -75,7 +76,7 @@ class Report:
                 style="bold yellow",
             )
         say(
-            f"corpus {text.name}: {len(text.text):,} characters, {vocab_size} symbols; "
+            f"corpus {text.name}: {text.size}, {vocab_size} symbols; "
             f"{len(splits.train):,} train and {len(splits.val):,} val tokens"
         )
         if vocab_size == 1:
@@ -157,7 +158,7 @@ class Report:
         step: int,
         losses: dict[str, Loss],
         best: dict[str, Any],
-        text: Corpus,
+        text: AnyCorpus,
         floor_nats: float | None,
     ) -> None:
         """The `eval` record, and its line."""
@@ -168,7 +169,7 @@ class Report:
         val = losses["val"]
         words = (
             f"step {step}: train {losses['train'].mean:.4f}, "
-            f"val {val.mean:.4f} ± {val.sem:.4f} nats/char"
+            f"val {val.mean:.4f} ± {val.sem:.4f} nats/{self._unit}"
         )
         if floor_nats is not None:
             record["val_above_floor"] = val.mean - floor_nats
@@ -196,7 +197,7 @@ class Report:
         *,
         best: dict[str, Any],
         last_val: Loss | None,
-        text: Corpus,
+        text: AnyCorpus,
         out_dir: str,
     ) -> None:
         """The `ledger` and `end` records, and the last words."""
@@ -246,7 +247,9 @@ def precision(config: ml_collections.ConfigDict) -> str:
     return words + ", no masters: updates below 1/256 of a weight are lost"
 
 
-def corpus_json(config: ml_collections.ConfigDict, text: Corpus, splits: Splits) -> dict[str, Any]:
+def corpus_json(
+    config: ml_collections.ConfigDict, text: AnyCorpus, splits: Splits
+) -> dict[str, Any]:
     """What the run's log and its checkpoints say of the text."""
     return {
         "name": text.name,

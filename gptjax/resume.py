@@ -45,6 +45,7 @@ _SHAPE = (
     "model.norm",
     "model.position",
     "model.tie_embeddings",
+    "model.vocab_multiple",
     "optim.name",
     "optim.master_weights",
 )

@@ -30,9 +30,9 @@ def is_used(run_dir: Path) -> bool:
     return (run_dir / "config.json").exists() or (run_dir / "checkpoints").exists()
 
 
-def check_writable(run_dir: Path) -> None:
+def check_writable(run_dir: Path, *, flag: str = "--config.out_dir") -> None:
     """Raises UserError when the directory is a file or cannot be made and written to."""
-    another = "Choose another --config.out_dir."
+    another = f"Choose another {flag}."
     nearest = run_dir
     try:
         while not nearest.exists() and nearest != nearest.parent:
@@ -52,10 +52,15 @@ def check_writable(run_dir: Path) -> None:
         ) from error
 
 
+def free_space(folder: Path) -> int:
+    """Bytes free where a folder is or is to be."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(nearest).free
+
+
 def check_space(run_dir: Path, needed_bytes: int) -> None:
     """Raises UserError when the run's checkpoints would not fit where they are to be written."""
-    nearest = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
-    free_bytes = shutil.disk_usage(nearest).free
+    free_bytes = free_space(run_dir)
     if free_bytes < needed_bytes:
         raise UserError(
             "out_dir",
@@ -127,7 +132,7 @@ def _owner(file: TextIO) -> str:
     return "another process"
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
     """Replaces a file as a whole: a reader sees the old content or the new, never a part.
 
     Only for who holds the run's lock: what a killed process left half-written is replaced.

@@ -13,12 +13,11 @@ import numpy as np
 
 from gptjax import cache, checkpoint, generate, kernels, mesh
 from gptjax.command import printable
-from gptjax.description import model_config
+from gptjax.description import model_config, stored_tokenizer
 from gptjax.errors import UserError
 from gptjax.step import model_graph, named_key
-from gptjax.tokenizer import CharTokenizer
 
-# Tokens per dispatch: text appears this many characters at a time.
+# Tokens per dispatch: text appears this many at a time.
 _TOKENS_PER_DISPATCH = 32
 
 _LARGEST_PROMPT_FILE = 1_000_000  # bytes
@@ -39,8 +38,8 @@ def sample(
 ) -> None:
     """Prints `num_samples` continuations of a prompt, the first one as it is written.
 
-    A full window moves on by `stride` characters at once: 1 is nanoGPT's way, more is quicker. An
-    empty prompt starts from a newline, or where the vocabulary has none from its first symbol.
+    A full window moves on by `stride` tokens at once: 1 is nanoGPT's way, more is quicker. An
+    empty prompt starts from the tokenizer's own, a newline where it has one.
 
     Raises:
       UserError: for a number out of range, a character the model does not know, or no checkpoint.
@@ -51,9 +50,8 @@ def sample(
     mesh.available_devices()  # Asked for here, a backend that is missing is a clear error.
     with checkpoint.open_for_reading(out_dir) as checkpoints:
         found = checkpoints.restore(checkpoint.select_step(checkpoints, step))
-    tokenizer = CharTokenizer.from_json(found.meta["tokenizer"])
-    if not text:
-        text = "\n" if "\n" in tokenizer.symbols else tokenizer.symbols[0]
+    tokenizer = stored_tokenizer(found.meta)
+    text = text or tokenizer.default_prompt
     ids = tokenizer.encode(text, what="prompt")
     block_size = model_config(found.meta).block_size
     most = max(1, block_size - 1)
@@ -106,6 +104,7 @@ def continuations(
             ids,
             named_key(seed, "sample"),
             n_slots=_TOKENS_PER_DISPATCH,
+            n_symbols=stored_tokenizer(found.meta).vocab_size,
             **settings,
         )
 

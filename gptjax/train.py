@@ -16,7 +16,8 @@ import numpy as np
 
 from gptjax import batches, cache, corpus, mesh, optim, runlog, signals
 from gptjax.checkpoint import Checkpoints, NotFinite
-from gptjax.config import GPTConfig, flat, micro_batches
+from gptjax.config import flat, micro_batches, model_config
+from gptjax.description import stored_tokenizer
 from gptjax.errors import RunError
 from gptjax.evaluate import VAL_TOKENS, Loss
 from gptjax.ledger import Ledger
@@ -25,7 +26,6 @@ from gptjax.progress import Display
 from gptjax.report import Report, corpus_json
 from gptjax.resume import Origin, find_origin
 from gptjax.step import TrainState
-from gptjax.tokenizer import CharTokenizer
 
 # Updates of about this long make a dispatch, so that signals and the bar are never late.
 _DISPATCH_SECONDS = 1.0
@@ -71,7 +71,7 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
         runlog.write_atomically(run_dir / "config.json", runlog.pretty_json(flat(run.config)))
         runlog.write_array(run_dir / VAL_TOKENS, run.splits.val)
         display = stack.enter_context(Display(n_updates=max_iters, step=run.n_done))
-        report = Report(log, display, run.ledger)
+        report = Report(log, display, run.ledger, unit=run.tokenizer.unit)
         report.started(
             origin, run.text, run.splits, run.tokenizer.vocab_size, program, devices, why
         )
@@ -89,11 +89,7 @@ class Run:
         self.n_done = origin.step
         with self.ledger.measure("data"):
             self.text = _text(origin)
-            self.tokenizer = (
-                CharTokenizer.from_json(meta["tokenizer"])
-                if meta
-                else CharTokenizer.of_text(self.text.text)
-            )
+            self.tokenizer = stored_tokenizer(meta) if meta else corpus.tokenizer(self.text)
             self.splits = corpus.split(self.text, self.tokenizer, self.config.data)
             corpus.check_lengths(self.splits, self.config.model.block_size)
             self.val_sha256 = batches.sha256(self.splits.val)
@@ -110,14 +106,20 @@ class Run:
         Raises:
           UserError: if the model is too large for them.
         """
-        model_config = GPTConfig(**self.config.model, vocab_size=self.tokenizer.vocab_size)
+        model = model_config(self.config, self.tokenizer.vocab_size)
         n_micro = micro_batches(self.config, devices[0].platform, len(devices))
         micro_batch = self.config.train.batch_size // n_micro // len(devices)
         n_windows = self.config.train.batch_size * n_slots(self.config)
-        mesh.check_memory(model_config, devices[0], micro_batch=micro_batch, n_windows=n_windows)
+        mesh.check_memory(
+            model,
+            devices[0],
+            micro_batch=micro_batch,
+            n_windows=n_windows,
+            n_corpus_bytes=self.splits.train.nbytes + self.splits.val.nbytes,
+        )
         state = self.origin.found.state if self.origin.found else None
         with self.ledger.measure("compile"):
-            return Program(self.config, model_config, self.splits, devices, state)
+            return Program(self.config, model, self.splits, devices, state)
 
     def bytes_to_come(self, state: TrainState) -> int:
         """What this run's checkpoints may still take on the disk."""
@@ -316,8 +318,8 @@ class Run:
         self.stop_signal = number
 
 
-def _text(origin: Origin) -> corpus.Corpus:
-    """The run's text; for a run that goes on, the one it began with, fallback or not."""
+def _text(origin: Origin) -> corpus.AnyCorpus:
+    """The run's text or tokens; for a run that goes on, the one it began with, fallback or not."""
     data = origin.config.data
     if not origin.resumed or origin.found is None:
         return corpus.load(data.source, fallback=data.fallback)

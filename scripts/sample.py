@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
         "--stride",
         type=int,
         default=1,
-        help="characters by which a full window moves on at once; more is quicker (default: 1)",
+        help="tokens by which a full window moves on at once; more is quicker (default: 1)",
     )
     arguments, leftovers = flags.parse_known_args(argv)
     flags.exit_on_leftovers(leftovers)

@@ -7,6 +7,7 @@ float64, residual 1e-14) from that file's own logits0 and grad0. Their key third
 on any output, since it shifts a row of attention scores by a constant: it stands there as zeros.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from gptjax.config import GPTConfig, default_config
+from gptjax.config import default_config, model_config
 from gptjax.model import GPT
 
 _DATA = Path(__file__).parent / "data"
@@ -45,11 +46,11 @@ class Oracle:
         self.settings = json.loads(str(self.arrays["config"]))
         self.dtype = dtype
         fields = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size")
-        model = default_config().model
-        model.update({field: self.settings[field] for field in fields if field in model})
-        self.model_config = GPTConfig(
-            **{**model, "dtype": dtype, "param_dtype": dtype},
-            vocab_size=self.settings["vocab_size"],
+        self.model_config = dataclasses.replace(
+            model_config(default_config(), 1),
+            **{field: self.settings[field] for field in fields},
+            dtype=dtype,
+            param_dtype=dtype,
         )
 
     def config(self) -> ml_collections.ConfigDict:

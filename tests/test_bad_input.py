@@ -66,6 +66,10 @@ FILES: dict[str, bytes] = {
     "prompt.bin": b"abc\xff\xfe",
     "prompt_large.txt": "é".encode() * 500_001,
     "empty_dir/": b"",
+    "odd/train.bin": b"abc",
+    "ids/train.bin": bytes([0, 0, 50, 0]),
+    "ids/val.bin": bytes([0, 0, 1, 0]),
+    "ids/meta.json": b'{"vocab_size": 50, "name": "ids", "entropy_nats": null}',
     "no_checkpoint/checkpoints/": b"",
 }
 
@@ -219,6 +223,10 @@ DATA = cases(
     ("data.source=shakspeare", "data.source: shakspeare", "did you mean 'tiny_shakespeare'"),
     ("data.source=tfds:no_such_dataset", "data.source: tfds:no_such_dataset; unknown dataset"),
     ("data.source=tfds:../../etc", "data.source: tfds:../../etc; a TFDS name is"),
+    ("data.source=tokens:empty_dir", "data.source: empty_dir/train.bin; cannot be read: No such"),
+    (f"data.source=tokens:{LONG_NAME}", f"data.source: {LONG_NAME}", "File name too long"),
+    ("data.source=tokens:odd", "data.source: odd/train.bin; has 3 bytes; must hold ids of two"),
+    ("data.source=tokens:ids", "ids/train.bin; has the id 50, and the vocabulary 50 ids"),
 ) + [
     Case(
         "train --config tiny.py --config.data.source=tiny_shakespeare",

@@ -139,9 +139,10 @@ def test_a_file_beyond_the_limit_is_refused(tmp_path):
         ("tiny_shakspeare", "did you mean 'tiny_shakespeare'?"),
         ("syntetic", "did you mean 'synthetic'?"),
         ("data/input.txt", "For TFDS's: tfds:data/input.txt; for a file: text:data/input.txt."),
-        ("text:", "must be one of tiny_shakespeare, text:PATH, tfds:NAME, synthetic"),
-        ("tfds:", "must be one of tiny_shakespeare, text:PATH, tfds:NAME, synthetic"),
-        ("tokens:out", "unknown dataset"),
+        ("text:", "must be one of tiny_shakespeare, text:PATH, tfds:NAME, tokens:DIR, synthetic"),
+        ("tfds:", "must be one of tiny_shakespeare, text:PATH, tfds:NAME, tokens:DIR, synthetic"),
+        ("tokens:", "must be one of tiny_shakespeare, text:PATH, tfds:NAME, tokens:DIR, synthetic"),
+        ("token:out", "unknown dataset"),
     ],
 )
 def test_an_unknown_source_is_refused(source, hint):

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from gptjax import flops, optim, step
-from gptjax.config import GPTConfig
+from gptjax.config import model_config
 from gptjax.config_file import load_config
 from gptjax.model import n_parameters
 
@@ -22,7 +22,8 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 def test_xlas_count_agrees_with_the_formula(path):
     config = load_config(str(path), {})
     config.model.attention_rows = config.model.block_size  # as program.py counts
-    model = GPTConfig(**config.model, vocab_size=65)
+    n_symbols = 50_257 if config.data.source.startswith("tokens:") else 65
+    model = model_config(config, n_symbols)
     state = jax.eval_shape(lambda: step.initial_state(model, optim.optimizer(config), 0))
     n_params = n_parameters(state.params)
     n_micro = config.train.grad_accum_steps

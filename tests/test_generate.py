@@ -39,6 +39,7 @@ def continued(
     temperature=1.0,
     top_k=0,
     stride=1,
+    n_symbols=tiny.VOCABULARY,
 ):
     """The new tokens of every sample, axes BT."""
     parts = generate.continuations(
@@ -53,6 +54,7 @@ def continued(
         top_k=top_k,
         stride=stride,
         n_slots=n_slots,
+        n_symbols=n_symbols,
     )
     return np.concatenate(list(parts), axis=1)
 
@@ -100,6 +102,23 @@ def test_a_sample_does_not_depend_on_how_many_there_are():
         continued(graph, params, [3], num_samples=2),
         continued(graph, params, [3], num_samples=5)[:2],
     )
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize(("temperature", "top_k"), [(0.0, 0), (0.0, 3), (1.0, 0), (2.0, 3)])
+def test_symbols_that_pad_the_vocabulary_are_never_drawn(temperature, top_k, stride):
+    """Though they are the likeliest: their rows of the head are others' ten times over."""
+    graph, params = model(_MODERN)
+    n_symbols = 5
+    head = params["head"]["kernel"]
+    head[...] = head[...].at[:, n_symbols:].set(10 * head[...][:, :1])
+
+    def drawn(n_symbols):
+        settings = dict(temperature=temperature, top_k=top_k, stride=stride, n_symbols=n_symbols)
+        return continued(graph, params, [3], num_samples=3, **settings)
+
+    assert drawn(tiny.VOCABULARY).max() >= n_symbols, "there is nothing to keep out"
+    assert 0 < drawn(n_symbols).max() < n_symbols
 
 
 def nanogpt_shares(logits_V, temperature, top_k):

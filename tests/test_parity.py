@@ -98,5 +98,6 @@ def greedy(oracle):
         top_k=0,
         stride=1,
         n_slots=len(wanted),
+        n_symbols=oracle.model_config.vocab_size,
     )
     return np.concatenate([wanted[:3], *(tokens_BK[0] for tokens_BK in new_tokens)])

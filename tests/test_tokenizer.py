@@ -1,4 +1,4 @@
-"""The character tokenizer, against a dict from symbol to rank."""
+"""The character tokenizer, against a dict from symbol to rank; and ids written as numbers."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptjax.errors import UserError
-from gptjax.tokenizer import CharTokenizer
+from gptjax.tokenizer import CharTokenizer, IdTokenizer, from_json
 
 # A byte order mark, NUL, both line ends, an accent as one character and as two, and characters of
 # every UTF-8 length. U+FF5E precedes the emoji by code point but follows its UTF-16 surrogates.
@@ -80,7 +80,7 @@ def test_ids_have_the_smallest_dtype_that_holds_them(n_symbols, dtype):
 def test_json_gives_an_equal_tokenizer(text):
     tokenizer = CharTokenizer.of_text(text)
     stored = json.loads(json.dumps(tokenizer.to_json()))
-    restored = CharTokenizer.from_json(stored)
+    restored = from_json(stored)
     assert restored == tokenizer
     np.testing.assert_array_equal(restored.encode(text), tokenizer.encode(text))
 
@@ -92,20 +92,26 @@ def test_json_format_of_stored_checkpoints():
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        ({"kind": "bpe", "symbols": "abc"}, "tokenizer: bpe; must be of kind 'char'."),
-        ({"symbols": "abc"}, "tokenizer: None; must be of kind 'char'."),
-        ({}, "tokenizer: None; must be of kind 'char'."),
+        ({"kind": "bpe", "symbols": "abc"}, "tokenizer: bpe; must be of kind 'char' or 'ids'."),
+        ({"symbols": "abc"}, "tokenizer: None; must be of kind 'char' or 'ids'."),
+        ({}, "tokenizer: None; must be of kind 'char' or 'ids'."),
         ({"kind": "char"}, "tokenizer: None; must be distinct symbols in order."),
         ({"kind": "char", "symbols": ""}, "tokenizer: ''; must be distinct symbols in order."),
         ({"kind": "char", "symbols": "ba"}, "tokenizer: 'ba'; must be distinct symbols in order."),
         ({"kind": "char", "symbols": "aab"}, "'aab'; must be distinct symbols in order."),
         ({"kind": "char", "symbols": ["a", "b"]}, "['a', 'b']; must be distinct symbols in order."),
         ({"kind": "char", "symbols": 7}, "tokenizer: 7; must be distinct symbols in order."),
+        ({"kind": ["ids"]}, "tokenizer: ['ids']; must be of kind 'char' or 'ids'."),
+        ({"kind": "ids"}, "tokenizer: None; must have 1 to 65536 ids."),
+        ({"kind": "ids", "vocab_size": 0}, "tokenizer: 0; must have 1 to 65536 ids."),
+        ({"kind": "ids", "vocab_size": 65_537}, "tokenizer: 65537; must have 1 to 65536 ids."),
+        ({"kind": "ids", "vocab_size": True}, "tokenizer: True; must have 1 to 65536 ids."),
+        ({"kind": "ids", "vocab_size": 5.0}, "tokenizer: 5.0; must have 1 to 65536 ids."),
     ],
 )
 def test_a_description_that_is_not_one_is_refused(stored, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        CharTokenizer.from_json(stored)
+        from_json(stored)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +148,47 @@ def test_bytes_of_the_tokens_sum_to_the_files_size():
     text = AWKWARD[::-1] + AWKWARD[3:8]
     n_bytes = tokenizer.bytes_per_token[tokenizer.encode(text)].sum()
     assert n_bytes == len(text.encode("utf-8"))
+
+
+# Ids as numbers.
+
+
+def test_ids_are_read_and_written_as_numbers():
+    tokenizer = IdTokenizer(901)
+    ids = tokenizer.encode(" 12 5\n900\t0007 ")
+    np.testing.assert_array_equal(ids, [12, 5, 900, 7])
+    assert ids.dtype == np.uint16
+    # Pieces of a text are written one after the other.
+    assert "3" + tokenizer.decode(ids[:2]) + tokenizer.decode(ids[2:]) == "3 12 5 900 7"
+    assert tokenizer.default_prompt == "900"
+    assert (tokenizer.unit, tokenizer.bytes_per_token) == ("token", None)
+
+
+@pytest.mark.parametrize("n_ids", [1, 50_257, 65_536])
+def test_every_id_comes_back(n_ids):
+    tokenizer = from_json(json.loads(json.dumps(IdTokenizer(n_ids).to_json())))
+    assert tokenizer == IdTokenizer(n_ids)
+    np.testing.assert_array_equal(tokenizer.encode(tokenizer.decode(range(n_ids))), range(n_ids))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("12 900", "'900'"),
+        ("-1", "'-1'"),
+        ("1.0", "'1.0'"),
+        ("1e2", "'1e2'"),
+        ("1_0", "'1_0'"),
+        ("\u0663", "'\u0663'"),  # A digit, but not of ours.
+        ("\u00b2", "'\u00b2'"),
+        ("ROMEO: 7", "'ROMEO:'"),
+        ("9" * 5000, "'" + "9" * 21),
+        ("", "''"),
+        (" \n", "''"),
+    ],
+)
+def test_what_is_no_id_is_named(text, word):
+    with pytest.raises(UserError) as error:
+        IdTokenizer(900).encode(text, what="prompt")
+    rule = "is no token id; ids are 0 to 899. Write them as numbers with spaces between: 12 5 900."
+    assert str(error.value) == f"prompt: {word}; {rule}"

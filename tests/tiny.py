@@ -1,5 +1,6 @@
 """Models, texts and runs small enough for a test; every axis has a size of its own."""
 
+import dataclasses
 import functools
 
 import jax
@@ -23,9 +24,8 @@ def model_config(**changes) -> GPTConfig:
     """Two blocks of three heads, five wide each; seven tokens of context."""
     values = dict(n_layer=2, n_head=3, n_embd=15, block_size=7, dropout=0.0, bias=True)
     values |= dict(dtype="float32", param_dtype="float32", vocab_size=VOCABULARY)
-    plain = config_module.default_config().model
-    values = {**plain, **values}
-    return GPTConfig(**{**values, **changes})
+    plain = config_module.model_config(config_module.default_config(), VOCABULARY)
+    return dataclasses.replace(plain, **{**values, **changes})
 
 
 # Everything that the modern recipe does otherwise.

@@ -1,0 +1,96 @@
+"""Writes token files to train on: a folder of train.bin, val.bin and meta.json."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gptjax import markov, runlog, token_files
+from gptjax.errors import UserError, did_you_mean
+
+DATASETS = ("markov",)
+
+# Between two lines that say how far it is.
+_LINE_SECONDS = 2.0
+
+# Streams of markov.chains: what validates is drawn from chains of its own.
+_STREAMS = {token_files.TRAIN: 1, token_files.VAL: 2}
+
+
+def prepare(
+    dataset: str, *, out_dir: str, n_tokens: int, seed: int, val_fraction: float, n_val: int
+) -> None:
+    """Writes `n_tokens` tokens of a dataset, of which the last are for validation.
+
+    They are `n_val` or, if that is 0, a share of `val_fraction`. train.bin comes last: a folder
+    that has one is complete.
+
+    Raises:
+      UserError: for an unknown dataset, a number out of range or a folder that is in use.
+    """
+    if dataset not in DATASETS:
+        known = f"unknown dataset; must be one of {', '.join(DATASETS)}"
+        hint = did_you_mean(dataset, DATASETS)
+        fix = hint or "nanoGPT's folders need no preparation: --config.data.source=tokens:DIR."
+        raise UserError("--dataset", dataset, known, fix)
+    if not 2 <= n_tokens <= token_files.MOST_TOKENS:
+        raise UserError("--n_tokens", n_tokens, f"must be from 2 to {token_files.MOST_TOKENS}")
+    if not 0 <= seed < 2**32:
+        raise UserError("--seed", seed, "must be an integer in [0, 2**32)")
+    if not 0 < val_fraction < 1:
+        raise UserError("--val_fraction", val_fraction, "must be in (0, 1)")
+    if not 0 <= n_val < n_tokens:
+        raise UserError("--n_val", n_val, f"must be ≥ 0 and < n_tokens {n_tokens}")
+    folder = Path(out_dir)
+    _check_unused(folder)
+    needed, free = n_tokens * token_files.DTYPE.itemsize, runlog.free_space(folder)
+    if free < needed:
+        raise UserError("--out_dir", folder, f"{needed:,} bytes are needed, {free:,} are free")
+    n_val = n_val or min(n_tokens - 1, max(1, round(n_tokens * val_fraction)))
+    # Built before the folder is made, so that what is interrupted leaves nothing.
+    table = markov.successors(seed)
+    sizes = {token_files.VAL: n_val, token_files.TRAIN: n_tokens - n_val}
+    drawn = {file: _joined(table, file, n, seed) for file, n in sizes.items()}
+    meta = token_files.meta_json(
+        vocab_size=token_files.GPT2_VOCABULARY,
+        name=f"{dataset}-{seed}",
+        entropy_nats=markov.entropy_nats(),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    runlog.write_atomically(folder / token_files.META, runlog.pretty_json(meta))
+    for file, ids in drawn.items():
+        runlog.write_atomically(folder / file, ids.data)
+    print(
+        f"{folder}: {sizes[token_files.TRAIN]:,} train and {n_val:,} val tokens of "
+        f"{token_files.GPT2_VOCABULARY:,} symbols; entropy {markov.entropy_nats():.4f} nats/token"
+    )
+
+
+def _check_unused(folder: Path) -> None:
+    runlog.check_writable(folder, flag="--out_dir")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError("--out_dir", folder, "is not empty", "Choose another --out_dir.")
+
+
+def _joined(table: np.ndarray, file: str, n_tokens: int, seed: int) -> np.ndarray:
+    """The chains of a file, one behind the other, cut to `n_tokens`."""
+    blocks = list(
+        _told(markov.chains(table, n_tokens, seed, stream=_STREAMS[file]), file, n_tokens)
+    )
+    return np.concatenate(blocks, axis=1).reshape(-1)[:n_tokens]
+
+
+def _told(blocks: Iterator[np.ndarray], file: str, n_tokens: int) -> Iterator[np.ndarray]:
+    """The same blocks; says on stderr every few seconds how many tokens there are."""
+    n_done, start = 0, time.monotonic()
+    last = start
+    for block in blocks:
+        yield block
+        n_done, now = n_done + block.size, time.monotonic()
+        if now - last > _LINE_SECONDS:
+            last, left = now, (now - start) / n_done * (n_tokens - n_done)
+            print(f"{file}: {n_done:,} of {n_tokens:,} tokens, left {left:.0f} s", file=sys.stderr)

@@ -1,0 +1,27 @@
+"""Makes token files: python scripts/prepare.py --dataset markov --out_dir data/markov.
+
+Then train on them with --config.data.source=tokens:data/markov. nanoGPT's own folders of train.bin
+and val.bin need no preparation.
+"""
+
+from gptjax import command
+
+
+def main(argv: list[str]) -> None:
+    flags = command.Flags(description=__doc__)
+    flags.add_argument("--dataset", required=True, help="markov: tokens of exactly known entropy")
+    flags.add_argument("--out_dir", required=True, help="a new or an empty folder")
+    flags.add_argument("--n_tokens", type=int, default=100_000_000, help="default: 100 million")
+    flags.add_argument("--seed", type=int, default=1337, help="default: 1337")
+    flags.add_argument("--val_fraction", type=float, default=0.001, help="default: 0.001")
+    flags.add_argument("--n_val", type=int, default=0, help="val's tokens, in place of a fraction")
+    arguments, leftovers = flags.parse_known_args(argv)
+    flags.exit_on_leftovers(leftovers)
+    from gptjax.prepare import prepare
+
+    settings = vars(arguments)
+    prepare(settings.pop("dataset"), **settings)
+
+
+if __name__ == "__main__":
+    command.run(main)
