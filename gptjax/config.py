@@ -85,7 +85,8 @@ KNOBS: dict[str, Knob] = {
     ),
     "data.val_fraction": Knob(
         0.1,
-        "share of the characters, at the end of the text, kept for validation; tokens:DIR has its own",
+        "share of the characters, at the end of the text, kept for validation; tokens:DIR has "
+        "its val.bin, and this is not used",
         "must be in (0, 1)",
         lambda value: 0 < value < 1,
     ),
