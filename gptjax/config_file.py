@@ -17,8 +17,9 @@ from pathlib import Path
 
 import ml_collections
 
-from gptjax.config import KNOBS, set_knob, type_name, validate_each, validate_together
+from gptjax.config import set_knob, validate_each, validate_together
 from gptjax.errors import UserError, did_you_mean
+from gptjax.knobs import KNOBS, type_name
 
 
 def load_config(path: str, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:

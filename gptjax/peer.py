@@ -35,6 +35,9 @@ _EVALUATION = re.compile(r"^step (\d+): train .*\bval (?:loss )?([\d.]+)")
 # For a process that was told to end.
 _SECONDS_TO_END = 10.0
 
+# Of nanoGPT's datasets the one that is characters, with a vocabulary of its own.
+_SHAKESPEARE = "shakespeare_char"
+
 # Knobs that have no counterpart in nanoGPT: there they are as by default.
 _NOT_IN_NANOGPT = (
     "model.norm",
@@ -133,20 +136,22 @@ class NanoGPT:
         for name in ("train.py", "sample.py", "model.py"):
             if not (self._folder / name).is_file():
                 raise UserError("--nanogpt", folder, f"has no {name}", "Give a nanoGPT checkout.")
-        self._data = self._folder / "data" / "shakespeare_char"
 
     def check(self, config: ml_collections.ConfigDict) -> None:
         """Raises UserError unless it can do the same on the same text, token for token."""
-        nanogpt_flags(config)
+        dataset = str(nanogpt_flags(config)["dataset"])
+        if dataset != _SHAKESPEARE:
+            return  # The very same files.
         text = corpus.load(config.data.source, fallback="")
         ours = corpus.split(text, corpus.tokenizer(text), config.data).train
-        prepare = f"Run {self._data / 'prepare.py'} with its Python first."
+        data = self._folder / "data" / dataset
+        prepare = f"Run {data / 'prepare.py'} with its Python first."
         try:
-            theirs = np.fromfile(self._data / "train.bin", np.uint16)
+            theirs = np.fromfile(data / "train.bin", np.uint16)
         except OSError:
-            raise UserError("--nanogpt", self._data, "is not prepared", prepare) from None
+            raise UserError("--nanogpt", data, "is not prepared", prepare) from None
         if not np.array_equal(theirs, ours):
-            raise UserError("--nanogpt", self._data, "holds another text than --config", prepare)
+            raise UserError("--nanogpt", data, "holds another text than --config", prepare)
 
     def train(self, config: ml_collections.ConfigDict, out_dir: str) -> Finished:
         """Its train.py, run to the end of the config's recipe."""
@@ -288,8 +293,10 @@ def nanogpt_flags(config: ml_collections.ConfigDict) -> dict[str, object]:
                 name, config[section][key], "nanoGPT has no such thing", "Give --peer_config."
             )
     model, optim, train = config.model, config.optim, config.train
+    kind, _, argument = config.data.source.partition(":")
     return {
-        "dataset": "shakespeare_char",
+        # Joined to its own data folder, which an absolute path is not.
+        "dataset": str(Path(argument).absolute()) if kind == "tokens" else _SHAKESPEARE,
         "dtype": model.dtype,
         "n_layer": model.n_layer,
         "n_head": model.n_head,

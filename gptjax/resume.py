@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import ml_collections
 
 from gptjax.checkpoint import Checkpoint, Checkpoints, Damaged, open_for_reading, select_step
-from gptjax.config import KNOBS, default_config, flat, from_flat, set_knob, validate
+from gptjax.config import default_config, flat, from_flat, set_knob, validate
 from gptjax.errors import RunError, UserError
+from gptjax.knobs import KNOBS
 from gptjax.optim import learning_rate
 from gptjax.runlog import is_used
 

@@ -150,6 +150,14 @@ class TestNanoGPT:
         flags = json.loads((tmp_path / "out" / "flags.json").read_text())
         assert flags["device"] == "cuda" and flags["log_interval"] == "10"
 
+    def test_token_files_are_given_to_it_as_they_are(self, checkout, settings, tmp_path):
+        settings.data.source = f"tokens:{tmp_path}"
+        other = nanogpt(checkout)
+        other.check(settings)
+        other.train(settings, str(tmp_path / "out"))
+        flags = json.loads((tmp_path / "out" / "flags.json").read_text())
+        assert flags["dataset"] == str(tmp_path)
+
     def test_a_peer_that_dies_is_an_error(self, checkout, settings):
         (checkout / "train.py").write_text("import sys; sys.exit('out of luck')")
         with (

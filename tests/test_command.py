@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gptjax import command
-from gptjax.config import KNOBS
 from gptjax.errors import RunError, UserError
+from gptjax.knobs import KNOBS
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptjax.config import (
-    KNOBS,
     decay_iters,
     default_config,
     digest,
@@ -26,6 +25,7 @@ from gptjax.config import (
 )
 from gptjax.config_file import knob_help, load_config, split_overrides
 from gptjax.errors import UserError, did_you_mean
+from gptjax.knobs import KNOBS
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 

@@ -23,9 +23,10 @@ from test_config import OTHER_VALUES
 
 from gptjax import mesh
 from gptjax.checkpoint import state_leaves
-from gptjax.config import KNOBS, default_config, flat, set_knob
+from gptjax.config import default_config, flat, set_knob
 from gptjax.errors import UserError
 from gptjax.evaluate import Evaluator, evaluate
+from gptjax.knobs import KNOBS
 from gptjax.program import Program
 from gptjax.resume import find_origin, resumed_config
 from gptjax.runlog import read_records

@@ -12,10 +12,11 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up: a module imports only from those before it.
 FLOORS = """
-    errors versions signals cache command config config_file tokenizer token_files synthetic markov
-    datasets corpus batches description gradients layers attention model muon optim step generate
-    mesh kernels flops ledger checkpoint runlog progress evaluate resume program replica replay
-    report train sample prepare peer stepper op_groups growth bench doctor card
+    errors versions signals cache command knobs config config_file tokenizer token_files
+    synthetic markov datasets corpus batches description gradients layers attention model muon
+    optim step generate mesh kernels flops ledger checkpoint runlog progress evaluate resume
+    program replica replay report train sample prepare peer stepper op_groups growth bench
+    doctor card
 """.split()
 
 
