@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -88,7 +89,9 @@ class Card:
 
     def run(self, command: Sequence[str], **environment: str) -> peer.Finished:
         """Runs a command on the card, unless `environment` has another platform."""
-        variables = {"JAX_PLATFORMS": self.platform, **environment}
+        # Where gptjax could not be installed, its folder is enough.
+        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+        variables = {"JAX_PLATFORMS": self.platform, "PYTHONPATH": path, **environment}
         return peer.run(command, environment=variables, limit=self.seconds_left)
 
     def script(self, name: str, *arguments: str, **environment: str) -> peer.Finished:

@@ -98,7 +98,7 @@ def run(
         if child.returncode:
             if limit is not None and seconds >= limit:
                 raise RunError(f"{' '.join(arguments[:2])} was not done within {limit:.0f} s")
-            raise _failed(arguments, child.returncode, errors)
+            raise _failed(arguments, child.returncode, errors, [line for _, line in lines])
     return Finished(seconds, lines, usage.ru_maxrss * 1024)
 
 
@@ -350,8 +350,8 @@ def _child(arguments, cwd, environment):
             child.stdout.close()
 
 
-def _failed(arguments: Sequence[str], code: int, errors) -> RunError:
+def _failed(arguments: Sequence[str], code: int, errors, printed: Sequence[str] = ()) -> RunError:
     errors.seek(0)
-    said = [line for line in errors.read().splitlines() if line.strip()]
+    said = [line for line in (*printed, *errors.read().splitlines()) if line.strip()]
     last = said[-1] if said else "it said nothing"
     return RunError(f"{' '.join(arguments[:2])} ended with {code}: {last}")

@@ -229,9 +229,9 @@ class Report:
 
 
 def _versions() -> dict[str, str]:
-    libraries = ("gptjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    libraries = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     found = {name: importlib.metadata.version(name) for name in libraries}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), "gptjax": gptjax.__version__, **found}
 
 
 def precision(config: ml_collections.ConfigDict) -> str:

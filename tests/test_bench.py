@@ -86,6 +86,9 @@ class TestCommands:
         code = "import sys; print('fine'); sys.exit('no such thing')"
         with pytest.raises(RunError, match="ended with 1: no such thing"):
             peer.run([sys.executable, "-c", code])
+        code = "import sys; print('2 failed'); sys.exit(1)"
+        with pytest.raises(RunError, match="ended with 1: 2 failed"):
+            peer.run([sys.executable, "-c", code])
         with pytest.raises(UserError, match="cannot be run"):
             peer.run(["/nowhere/python"])
 
