@@ -87,10 +87,11 @@ def update_flops(
 ) -> float:
     """`xla_flops` of a model's update, which takes a second to count: remembered in `folder`.
 
-    Attention is counted whole, as by the formula: products with what is masked, which its rows
-    leave out, are work made useless by the mask, not work that the model has less of.
+    Attention is counted whole, as by the formula, whichever kernel computes it: products with what
+    is masked, which some leave out, are work made useless by the mask, not work that the model has
+    less of.
     """
-    model = dataclasses.replace(model, attention_rows=model.block_size)
+    model = dataclasses.replace(model, attention="xla", attention_rows=model.block_size)
     counted = [dataclasses.asdict(model), batch_size, n_micro, jax.__version__, cache.program()]
     key = hashlib.sha256(json.dumps(counted).encode()).hexdigest()
     path = folder / "flops.json" if folder else None

@@ -61,10 +61,11 @@ class Program:
         model_config = dataclasses.replace(model_config, attention=self.attention.kernel)
         graph, tx = step.model_graph(model_config), optim.optimizer(config)
         if state is None:
+            # On the CPU, whose last digits a GPU's differ from: a seed has one set of weights.
             make = functools.partial(step.initial_state, model_config, tx, config.seed)
-            self.state = jax.jit(make, out_shardings=everywhere)()
-        else:
-            self.state = jax.device_put(state, everywhere)
+            with jax.default_device(jax.local_devices(backend="cpu")[0]):
+                state = jax.jit(make)()
+        self.state = jax.device_put(state, everywhere)
         dropout_key = step.named_key(config.seed, "dropout") if config.model.dropout else None
         self.n_slots = n_slots(config)
         self.n_micro = micro_batches(config, devices[0].platform, len(devices))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import metadata
 
@@ -23,7 +24,11 @@ _FLAX_THAT_KNOWS = "0.12.10"
 
 
 def check() -> None:
-    """Raises UserError naming the first library that is missing or not of a version that fits."""
+    """Raises UserError naming the first library that is missing or not of a version that fits.
+
+    GPTJAX_ANY_VERSION=1 lets any version in.
+    """
+    is_strict = os.environ.get("GPTJAX_ANY_VERSION") != "1"
     for name, (first, below) in SUPPORTED.items():
         try:
             found = metadata.version(name)
@@ -31,16 +36,16 @@ def check() -> None:
             raise UserError(
                 name, "not installed", f"gptjax needs {name}>={first},<{below}", _INSTALL
             ) from None
-        if not _numbers(first) <= _numbers(found) < _numbers(below):
+        if is_strict and not _numbers(first) <= _numbers(found) < _numbers(below):
             raise UserError(name, found, f"must be ≥ {first} and < {below}", _INSTALL)
     jaxlib = metadata.version("jaxlib")
     for plugin, found in cuda_plugins().items():
-        if _numbers(found)[:3] != _numbers(jaxlib)[:3]:
+        if is_strict and _numbers(found)[:3] != _numbers(jaxlib)[:3]:
             rule = f"does not belong to jaxlib {jaxlib}"
             raise UserError(plugin, found, rule, f"pip install {plugin}=={jaxlib}")
 
 
-_INSTALL = "pip install -e . brings what fits."
+_INSTALL = "pip install -e . brings what fits; GPTJAX_ANY_VERSION=1 tries what is there."
 
 
 def cuda_plugins() -> dict[str, str]:

@@ -57,6 +57,17 @@ def test_accumulation_multiplies_the_micro_batch():
     assert whole < parts < 2 * whole  # the optimizer's part is counted once per micro-batch
 
 
+def test_the_count_is_the_same_whichever_kernel_attends(tmp_path):
+    _, _, state = tiny.parts(tiny.model_config(), tiny.config())
+    counts = {
+        flops.update_flops(
+            tiny.model_config(**changes), state.params, batch_size=12, n_micro=1, folder=None
+        )
+        for changes in ({"attention": "xla"}, {"attention": "cudnn"}, {"attention_rows": 2})
+    }
+    assert len(counts) == 1
+
+
 def test_a_count_is_remembered_for_just_this_update(tmp_path):
     config = tiny.model_config()
     _, _, state = tiny.parts(config, tiny.config())

@@ -76,6 +76,15 @@ def test_another_version_is_one_clear_error(installed, changes, words):
     assert words in str(error.value) and "pip install" in str(error.value)
 
 
+def test_other_versions_can_be_tried(installed, monkeypatch):
+    monkeypatch.setenv("GPTJAX_ANY_VERSION", "1")
+    installed(jax="0.12.0", jaxlib="0.12.0", jax_cuda13_pjrt="0.11.1")
+    versions.check()
+    installed(optax=None)
+    with pytest.raises(UserError, match="optax: not installed"):
+        versions.check()
+
+
 def test_a_flax_older_than_jax_finds_the_class_it_derives_from(installed, monkeypatch):
     hijax = SimpleNamespace()
     monkeypatch.setitem(sys.modules, "jax.experimental", SimpleNamespace(hijax=hijax))
