@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class Run:
         self.best: dict[str, Any] = {"step": -1, "val_nats": None}
         if meta and origin.resumed:
             self.best = dict(meta["best"])
-        # One program, not one an operation; on the CPU, where a number is had at once.
+        # One program, not one an operation; called on the CPU, where numbers are had at once.
         self.rate = jax.jit(optim.learning_rate(self.config))
         self.stop_signal = 0
 
@@ -228,7 +228,7 @@ class Run:
         if self.last_metrics:
             words += (
                 f": loss {self.last_metrics['loss']:.5g}, gradient norm "
-                f"{self.last_metrics['grad_norm']:.5g}, learning rate {self._rate(index):.3g}"
+                f"{self.last_metrics['grad_norm']:.5g}, learning rate {self._rates([index])[0]:.3g}"
             )
         good = f"the last good checkpoint is step {self.saved_step}"
         if self.saved_step < 0:
@@ -240,26 +240,34 @@ class Run:
     ) -> None:
         """The lines due of the last `n_updates` updates, and how far the run is."""
         config, end = self.config, self.ledger.seconds_here("step")
-        for index in range(n_updates):
-            step = self.n_done - n_updates + index + 1
-            if step % config.log.interval and step != config.train.max_iters:
-                continue
+        first = self.n_done - n_updates
+        due = [
+            step
+            for step in range(first + 1, self.n_done + 1)
+            if step % config.log.interval == 0 or step == config.train.max_iters
+        ]
+        for step, lr in zip(due, self._rates([step - 1 for step in due]), strict=True):
             # A dispatch's time is spread evenly over its updates.
             seconds = end - (self.n_done - step) * seconds_each
             self.report.updates(
                 step,
                 seconds_each=(seconds - self.logged_seconds) / (step - self.logged_step),
                 seconds_ago=end - seconds,
-                lr=self._rate(step - 1),
-                metrics={name: float(values[index]) for name, values in metrics_K.items()},
+                lr=lr,
+                metrics={
+                    name: float(values[step - first - 1]) for name, values in metrics_K.items()
+                },
                 program=self.program,
             )
             self.logged_step, self.logged_seconds = step, seconds
         self.report.progress(self._eta())
 
-    def _rate(self, index: int) -> float:
+    def _rates(self, indices: Sequence[int]) -> list[float]:
+        """The learning rates of updates, as many as fit a dispatch."""
+        padded_K = np.zeros(self.program.n_slots, np.int32)
+        padded_K[: len(indices)] = indices
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            return float(self.rate(np.int32(index)))
+            return np.asarray(self.rate(padded_K))[: len(indices)].tolist()
 
     def _eta(self) -> float:
         """Seconds left at the pace measured so far, evaluations included."""
