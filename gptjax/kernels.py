@@ -30,9 +30,13 @@ _BFLOAT16_TOLERANCE = 0.03
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """The attention that is used, "cudnn" or "xla", and why that one."""
+    """The attention of updates and of evaluations, "cudnn" or "xla", and why that one.
 
-    kernel: str
+    They differ for a model with dropout: updates drop weights out, which cuDNN's does not.
+    """
+
+    updates: str
+    evaluations: str
     why: str
 
 
@@ -43,21 +47,24 @@ def choose_attention(model: GPTConfig, device: jax.Device) -> Attention:
       UserError: if cuDNN's is asked for and cannot be had.
     """
     if model.attention == "xla":
-        return Attention("xla", "model.attention=xla")
+        return Attention("xla", "xla", "model.attention=xla")
     reason = _unsuited(model, device) or _failure(model, device)
     if not reason:
-        return Attention("cudnn", "its fused kernel was tried and agrees with XLA's")
+        why = "cuDNN's fused kernel was tried and agrees with XLA's"
+        if model.dropout:
+            return Attention("xla", "cudnn", f"{why}, but drops no attention weights out")
+        return Attention("cudnn", "cudnn", why)
     if model.attention == "cudnn":
         raise UserError(
             "model.attention", "cudnn", reason, "Use --config.model.attention=auto, or xla."
         )
-    return Attention("xla", reason)
+    return Attention("xla", "xla", reason)
 
 
 def with_kernels(model: GPTConfig, device: jax.Device) -> GPTConfig:
-    """A checkpoint's model with the kernels of this device, whatever it was trained with."""
+    """A checkpoint's model with this device's kernels for evaluating, whatever trained it."""
     free = dataclasses.replace(model, attention="auto")
-    return dataclasses.replace(model, attention=choose_attention(free, device).kernel)
+    return dataclasses.replace(model, attention=choose_attention(free, device).evaluations)
 
 
 def matmul_precision(model: GPTConfig) -> contextlib.AbstractContextManager[None]:
@@ -73,8 +80,6 @@ def _unsuited(model: GPTConfig, device: jax.Device) -> str:
         return "a CPU has no fused kernel"
     if model.dtype != "bfloat16":
         return f"the fused kernel takes bfloat16, not {model.dtype}"
-    if model.dropout:
-        return "the fused kernel drops no attention weights out"
     found = mesh.compute_capability(device)
     if found < _OLDEST_CAPABILITY:
         return f"the fused kernel needs compute capability 8.0, this card has {found[0]}.{found[1]}"

@@ -109,7 +109,8 @@ KNOBS: dict[str, Knob] = {
     "model.attention": _one_of(
         "auto",
         ("auto", "xla", "cudnn"),
-        "cudnn: its fused kernel, for bfloat16 without dropout on NVIDIA cards; auto: if it works",
+        "cudnn: its fused kernel, for bfloat16 on NVIDIA cards where nothing is dropped out; auto: "
+        "if it works",
     ),
     "model.attention_rows": _at_least(
         0, 0, "queries that attend at once; 0: all on a GPU, up to 64 on a CPU; same results"

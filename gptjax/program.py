@@ -37,7 +37,7 @@ class Program:
       n_params: weights without position embeddings.
       n_micro: micro-batches in an update.
       n_tokens: tokens in an update.
-      attention: which kernel it has, and why.
+      attention: by which kernels, and why.
       flops, formula_flops: an update's, as XLA counts them and by the formula.
       peak: what MFU is measured against.
     """
@@ -58,7 +58,8 @@ class Program:
         # One array for both splits, val behind train: one compiled evaluation serves both.
         self._tokens = jax.device_put(np.concatenate([splits.train, splits.val]), everywhere)
         self.attention = kernels.choose_attention(model_config, devices[0])
-        model_config = dataclasses.replace(model_config, attention=self.attention.kernel)
+        # Where dropout is on, the model attends by XLA's whatever it is told.
+        model_config = dataclasses.replace(model_config, attention=self.attention.evaluations)
         graph, tx = step.model_graph(model_config), optim.optimizer(config)
         if state is None:
             # On the CPU, whose last digits a GPU's differ from: a seed has one set of weights.
@@ -172,8 +173,7 @@ class Program:
         return {
             "n_params": self.n_params,
             "micro_batches": self.n_micro,
-            "attention": self.attention.kernel,
-            "attention_why": self.attention.why,
+            "attention": dataclasses.asdict(self.attention),
             "flops_per_update": self.flops,
             "formula_flops_per_update": self.formula_flops,
             "compiled_flops_per_update": flops.compiled_flops(self._train_steps),

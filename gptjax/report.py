@@ -85,7 +85,8 @@ class Report:
             say(f"floor: no model can have a val loss below {splits.floor_nats:.4f}")
         say(f"model: {count(program.n_params)} parameters; {precision(config)}")
         if device.platform != "cpu":
-            say(f"attention: {program.attention.kernel}, {program.attention.why}")
+            kernels = program.attention
+            say(f"attention: {kernels.updates}, evaluating {kernels.evaluations}: {kernels.why}")
         if config.model.dtype == "bfloat16" and mesh.lacks_bfloat16(device):
             words = f"warning: this {device.platform} emulates bfloat16; float32 is faster here"
             say(words, style="yellow")

@@ -134,7 +134,7 @@ def test_this_card_has_the_fused_kernel(real_card):
         pytest.skip("this card is too old for cuDNN's fused attention")
     model = tiny.model_config(dtype="bfloat16", n_head=2, n_embd=128, block_size=64)
     chosen = kernels.choose_attention(model, real_card)
-    assert chosen.kernel == "cudnn", chosen.why
+    assert chosen.updates == "cudnn", chosen.why
 
 
 @pytest.mark.parametrize("precision", ["default", "highest"])
@@ -197,7 +197,7 @@ def losses(folder, out_dir):
 def test_a_run_says_what_it_ran_on(card, folder):
     first, second = records(folder, "card", "run")
     assert first["platform"] == card.platform and first["device"] == card.device_kind
-    assert first["attention"] == "xla" and first["attention_why"]
+    assert first["attention"]["updates"] == "xla" and first["attention"]["why"]
     assert "compiled_flops_per_update" in first and second["start_step"] == 10
     found = losses(folder, "card")
     assert len(found) == 20 and found[-1] < found[0]

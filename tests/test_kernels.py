@@ -42,7 +42,31 @@ FITTING = dict(dtype="bfloat16", n_head=2, n_embd=32)
 def test_the_fused_kernel_is_used_where_it_was_tried(trial):
     trial("")
     chosen = kernels.choose_attention(tiny.model_config(**FITTING, attention="auto"), card())
-    assert chosen.kernel == "cudnn" and "agrees" in chosen.why
+    assert chosen.updates == chosen.evaluations == "cudnn" and "agrees" in chosen.why
+
+
+def test_with_dropout_only_evaluations_use_it(trial):
+    trial("")
+    model = tiny.model_config(**FITTING, attention="auto", dropout=0.1)
+    chosen = kernels.choose_attention(model, card())
+    assert (chosen.updates, chosen.evaluations) == ("xla", "cudnn") and "drops no" in chosen.why
+
+
+def test_a_model_attends_by_it_where_nothing_is_dropped_out(without_cudnn, monkeypatch):
+    calls, right = [], attention.fused
+    monkeypatch.setattr(
+        attention,
+        "fused",
+        lambda *arrays, **settings: calls.append(1) or right(*arrays, **settings),
+    )
+    config = tiny.model_config(attention="cudnn", dropout=0.1)
+    graph, _, state = tiny.parts(config, tiny.config())
+    ids_BT, _ = tiny.batch(2, 7)
+    model = step.nnx.merge(graph, state.params)
+    model(ids_BT, rngs=step.nnx.Rngs(dropout=1))
+    assert not calls
+    model(ids_BT)
+    assert len(calls) == config.n_layer
 
 
 @pytest.mark.parametrize(
@@ -50,7 +74,6 @@ def test_the_fused_kernel_is_used_where_it_was_tried(trial):
     [
         ({}, card(platform="cpu"), "a CPU"),
         ({"dtype": "float32"}, card(), "not float32"),
-        ({"dropout": 0.1}, card(), "drops no"),
         ({}, card("7.5"), "this card has 7.5"),
         ({"n_embd": 40}, card(), "not 20, channels"),
         ({"n_embd": 528}, card(), "not 264, channels"),
@@ -61,7 +84,7 @@ def test_where_it_does_not_fit_xla_is_used_and_the_reason_said(trial, changes, d
     trial("")
     model = tiny.model_config(**{**FITTING, **changes}, attention="auto")
     chosen = kernels.choose_attention(model, device)
-    assert chosen.kernel == "xla" and reason in chosen.why
+    assert chosen.updates == chosen.evaluations == "xla" and reason in chosen.why
     with pytest.raises(UserError, match="model.attention: cudnn; ") as error:
         kernels.choose_attention(
             tiny.model_config(**{**FITTING, **changes}, attention="cudnn"), device
@@ -72,7 +95,7 @@ def test_where_it_does_not_fit_xla_is_used_and_the_reason_said(trial, changes, d
 def test_a_trial_that_fails_is_no_error_unless_cudnn_was_asked_for(trial):
     trial("the fused kernel fails here (no engine)")
     auto = tiny.model_config(**FITTING, attention="auto")
-    assert kernels.choose_attention(auto, card()).kernel == "xla"
+    assert kernels.choose_attention(auto, card()).evaluations == "xla"
     asked = tiny.model_config(**FITTING, attention="cudnn")
     with pytest.raises(UserError, match="no engine"):
         kernels.choose_attention(asked, card())
