@@ -2,8 +2,12 @@
 
 import time
 
+from gptjax import versions
+
 __version__ = "0.1.0"
 
 # The clock of a run's ledger starts here: what a command imports first. (The operating system's
 # start of the process may be that of a shell which worked for minutes before it became us.)
 STARTED = time.perf_counter()
+
+versions.bridge_flax()

@@ -50,7 +50,6 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     try:
         with signals.watched():
             versions.check()
-            versions.bridge_flax()
             code = _code_of(main)
         sys.stdout.flush()
     except (UserError, RunError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import os
 import sys
 from importlib import metadata
@@ -62,24 +63,28 @@ def cuda_plugins() -> dict[str, str]:
 
 
 def bridge_flax() -> None:
-    """Lets a flax that is older than the installed JAX be imported; call it before flax is.
+    """From here on a flax that is older than the installed JAX can be imported."""
+    sys.meta_path.insert(0, _BeforeFlax())
+
+
+class _BeforeFlax(importlib.abc.MetaPathFinder):
+    """Asked for flax before Python looks for it: then JAX is given what that flax expects.
 
     The classes that derive from the renamed one make Flax variables of JAX's `hijax` kind, which
     is switched off by default and not used here: an empty base class serves.
     """
-    try:
-        jax, flax = metadata.version("jax"), metadata.version("flax")
-    except metadata.PackageNotFoundError:
-        return  # `check` says so.
-    lags = _numbers(flax) < _numbers(_FLAX_THAT_KNOWS) and _numbers(jax) >= _numbers(
-        _RENAMED_IN_JAX
-    )
-    if not lags or "flax" in sys.modules:
-        return
-    from jax.experimental import hijax
 
-    if not hasattr(hijax, "HiPrimitive"):
-        vars(hijax)["HiPrimitive"] = _Unused
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Finds nothing: flax is where it always is."""
+        if fullname != "flax":
+            return
+        sys.meta_path.remove(self)
+        jax, flax = metadata.version("jax"), metadata.version("flax")
+        is_old = _numbers(flax) < _numbers(_FLAX_THAT_KNOWS)
+        if is_old and _numbers(jax) >= _numbers(_RENAMED_IN_JAX):
+            from jax.experimental import hijax
+
+            vars(hijax).setdefault("HiPrimitive", _Unused)
 
 
 class _Unused:

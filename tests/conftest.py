@@ -25,10 +25,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 import jax
 import pytest
 
-from gptjax import versions
-
-versions.bridge_flax()
-
 jax.config.update("jax_num_cpu_devices", 4)
 if os.environ["JAX_PLATFORMS"] == "cpu" and not os.environ.get("GPTJAX_TEST_OPTIMIZED"):
     users_flags = os.environ.get("XLA_FLAGS")

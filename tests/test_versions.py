@@ -88,10 +88,17 @@ def test_other_versions_can_be_tried(installed, monkeypatch):
 def test_a_flax_older_than_jax_finds_the_class_it_derives_from(installed, monkeypatch):
     hijax = SimpleNamespace()
     monkeypatch.setitem(sys.modules, "jax.experimental", SimpleNamespace(hijax=hijax))
-    monkeypatch.delitem(sys.modules, "flax", raising=False)
+
+    def flax_is_imported():
+        monkeypatch.setattr(sys, "meta_path", [])
+        versions.bridge_flax()
+        (finder,) = sys.meta_path
+        assert finder.find_spec("numpy", None) is None and sys.meta_path == [finder]
+        assert finder.find_spec("flax", None) is None and sys.meta_path == []
+
     installed()
-    versions.bridge_flax()
+    flax_is_imported()
     assert not hasattr(hijax, "HiPrimitive")
     installed(flax="0.12.9")
-    versions.bridge_flax()
+    flax_is_imported()
     assert type("Derived", (hijax.HiPrimitive,), {})("name").name == "name"
