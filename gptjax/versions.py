@@ -19,8 +19,10 @@ SUPPORTED = {
     "ml-collections": ("1.1", "2"),
 }
 
-# JAX 0.11.1 renamed a class that flax up to 0.12.9 derives three others from as it is imported.
-_RENAMED_IN_JAX = "0.11.1"
+# Classes of jax.experimental.hijax that are gone since JAX 0.11.1, and from which flax up to 0.12.9
+# derives some of its own as it is imported.
+_GONE = ("HiPrimitive", "MutableHiType")
+_GONE_SINCE = "0.11.1"
 _FLAX_THAT_KNOWS = "0.12.10"
 
 
@@ -70,8 +72,8 @@ def bridge_flax() -> None:
 class _BeforeFlax(importlib.abc.MetaPathFinder):
     """Asked for flax before Python looks for it: then JAX is given what that flax expects.
 
-    The classes that derive from the renamed one make Flax variables of JAX's `hijax` kind, which
-    is switched off by default and not used here: an empty base class serves.
+    Those of its own make Flax variables of JAX's `hijax` kind, which is switched off by default and
+    not used here: an empty base class serves.
     """
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
@@ -81,14 +83,15 @@ class _BeforeFlax(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         jax, flax = metadata.version("jax"), metadata.version("flax")
         is_old = _numbers(flax) < _numbers(_FLAX_THAT_KNOWS)
-        if is_old and _numbers(jax) >= _numbers(_RENAMED_IN_JAX):
+        if is_old and _numbers(jax) >= _numbers(_GONE_SINCE):
             from jax.experimental import hijax
 
-            vars(hijax).setdefault("HiPrimitive", _Unused)
+            for name in _GONE:
+                vars(hijax).setdefault(name, _Unused)
 
 
 class _Unused:
-    """What JAX up to 0.11.0 calls hijax.HiPrimitive: constructed with a name, never called."""
+    """Stands for what is gone: constructed with a name, never called."""
 
     def __init__(self, name: str):
         self.name = name

@@ -102,3 +102,4 @@ def test_a_flax_older_than_jax_finds_the_class_it_derives_from(installed, monkey
     installed(flax="0.12.9")
     flax_is_imported()
     assert type("Derived", (hijax.HiPrimitive,), {})("name").name == "name"
+    assert type("Derived", (hijax.MutableHiType,), {"__slots__": ["own"]})
