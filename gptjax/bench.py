@@ -24,10 +24,9 @@ import ml_collections
 from rich.console import Console
 from rich.table import Table
 
-from gptjax import growth, mesh, op_groups, peer, runlog
-from gptjax.cache import processor
+from gptjax import cache, growth, mesh, op_groups, peer, runlog
 from gptjax.config import set_knob
-from gptjax.errors import RunError, UserError
+from gptjax.errors import UserError
 from gptjax.peer import NanoGPT
 from gptjax.stepper import Stepper
 
@@ -71,18 +70,30 @@ def bench(
     for flag, path in (("--json", json), ("--plot", plot)):
         if path and not Path(path).absolute().parent.is_dir():
             raise UserError(flag, path, "its folder does not exist")
-    other = None
+    cache.keep_compiled_programs()
+    if what == "profile":
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {op_groups.WITHOUT_GRAPHS}"
+    bytes_used, other = peer.gpu_bytes_used(), None
     if nanogpt:
-        config = config.copy_and_resolve_references()
-        set_knob(config, "mesh.gpu_memory", 0.0)  # Both need some.
-        devices, _ = mesh.available_devices(config.mesh.cpu_devices, config.mesh.gpu_memory)
-        device = "cpu" if devices[0].platform == "cpu" else "cuda"
+        if what == "step":  # Both are on the GPU at once.
+            config = config.copy_and_resolve_references()
+            set_knob(config, "mesh.gpu_memory", 0.0)
+        device = "cpu" if _platform(config) == "cpu" else "cuda"
         other = NanoGPT(nanogpt, nanogpt_python, is_compiled=nanogpt_compile, device=device)
         other.check(peer_config)
-    bench = Bench(config, peer_config, given, other, pairs, target, plot)
+    bench = Bench(config, peer_config, given, other, pairs, target, plot, bytes_used)
     results = {"what": what, "arguments": given, **bench.measure(what), "machine": _machine()}
     if json:
         runlog.write_atomically(Path(json), runlog.pretty_json(results))
+
+
+def _platform(config: ml_collections.ConfigDict) -> str:
+    """What JAX computes on, looked up without taking a GPU's memory from the commands to come."""
+    before = dict(os.environ)
+    devices, _ = mesh.available_devices(config.mesh.cpu_devices, gpu_memory=0.0)
+    os.environ.clear()
+    os.environ.update(before)
+    return devices[0].platform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +107,7 @@ class Bench:
       pairs: how many times each side is measured.
       target: val, nats per token, whose first time is reported of whole runs; 0 for none.
       plot: file for a picture of how cost grows, None for none.
+      bytes_used: of the GPU's memory before this process took any.
     """
 
     config: ml_collections.ConfigDict
@@ -105,11 +117,13 @@ class Bench:
     pairs: int
     target: float
     plot: str | None
+    bytes_used: int
 
     def measure(self, what: str) -> dict[str, Any]:
         """Prints tables of the measurements and returns them, ready for JSON."""
         measurements = {
             "step": self._step,
+            "profile": self._profile,
             "run": self._run,
             "sample": self._sample,
             "start": self._start,
@@ -130,9 +144,12 @@ class Bench:
                 ours.append(1e3 * stepper.burst())
                 if other:
                     theirs.append(1e3 * other.burst(stepper.n_updates))
-            if self._is_on_gpu:
+            if self._is_on_gpu and other:
+                # Both as nvidia-smi sees them, with all that CUDA takes for itself.
+                sides = [Side("gptjax", ours, max(0, used_before - self.bytes_used))]
+                their_bytes = max(0, peer.gpu_bytes_used() - used_before)
+            elif self._is_on_gpu:
                 sides = [Side("gptjax", ours, mesh.peak_memory_bytes(jax.devices()[0]))]
-                their_bytes = peer.gpu_bytes_used() - used_before
             else:
                 sides = [Side("gptjax", ours, peer.peak_bytes(os.getpid()))]
                 their_bytes = other.peak_bytes() if other else 0
@@ -150,13 +167,16 @@ class Bench:
             f"gptjax: {results['tokens_per_s']:,.0f} tokens/s, MFU {100 * results['mfu']:.1f} % of "
             f"{peak.flops_per_s / 1e9:.0f} GFLOP/s ({peak.source})"
         )
-        if not self.nanogpt:
-            try:
-                results["op_groups"] = op_groups.profile(stepper.program, stepper.n_updates)
-                op_groups.print_table(results["op_groups"])
-            except RunError as error:
-                print(error)
+        if not self.nanogpt and not self._is_on_gpu:
+            results["op_groups"] = op_groups.profile(stepper.program, stepper.n_updates)
+            op_groups.print_table(results["op_groups"])
         return results
+
+    def _profile(self) -> dict[str, Any]:
+        stepper = Stepper(self.config)
+        groups = op_groups.profile(stepper.program, stepper.n_updates)
+        op_groups.print_table(groups)
+        return {"op_groups": groups}
 
     @property
     def _is_on_gpu(self) -> bool:
@@ -318,7 +338,7 @@ def _machine() -> dict[str, Any]:
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
         **mesh.machine(jax.devices()),
-        "processor": processor(),
+        "processor": cache.processor(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
     }

@@ -21,6 +21,12 @@ GROUPS = ("matmul", "attention", "elementwise", "optimizer", "idle")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?(\S+) = (?:\(.*?\)|\S+) ([\w-]+)\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?(\S+) \(.*\{$")
 
+# XLA's flag by which operations are started one by one, where the profiler sees each.
+WITHOUT_GRAPHS = "--xla_gpu_enable_command_buffer="
+
+# A profile that misses more of a GPU's time than a tenth is none.
+_LEAST_TOLD_APART = 0.9
+
 # What XLA calls cuBLAS' products; cuDNN's attention stands in the scope of that name.
 _PRODUCT_CALL = re.compile(r'custom_call_target="__cublas')
 
@@ -70,6 +76,9 @@ def profile(program: Program, n_updates: int) -> dict[str, float]:
 
     `idle` is the time during which no operation ran. Operations that run side by side share the
     time that they take together.
+
+    Raises:
+      RunError: if the profiler does not tell most operations apart, as those of CUDA graphs.
     """
     n_updates = min(n_updates, program.n_slots)
     offsets_KAB = program.offsets(0, n_updates)
@@ -82,24 +91,25 @@ def profile(program: Program, n_updates: int) -> dict[str, float]:
         planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
         # A GPU has a plane of its own; on the host's are then the calls that start operations.
         devices = [plane for plane in planes if plane.name.startswith("/device:GPU")]
-        events = [
-            (event.start_ns, event.duration_ns, operation)
+        seen = [
+            (event.start_ns, event.duration_ns, str(dict(event.stats).get("hlo_op")))
             for plane in devices or planes
             for line in plane.lines
             for event in line.events
-            if (operation := dict(event.stats).get("hlo_op"))
         ]
     group_of = groups_of_operations(program.hlo_text())
-    events = [event for event in events if event[2] in group_of]
-    if not events:
-        raise RunError(
-            "the profiler saw no operation; operations in CUDA graphs show with "
-            "XLA_FLAGS=--xla_gpu_enable_command_buffer="
-        )
+    events = [event for event in seen if event[2] in group_of]
+    busy_ns = covered((start, start + duration) for start, duration, _ in events)
+    if devices:
+        all_ns = covered((start, start + duration) for start, duration, _ in seen)
+        if busy_ns < _LEAST_TOLD_APART * all_ns:
+            raise RunError(
+                f"the profiler tells {busy_ns / all_ns:.0%} of the GPU's time apart; operations in "
+                f"CUDA graphs show with XLA_FLAGS={WITHOUT_GRAPHS}"
+            )
     totals = dict.fromkeys(GROUPS, 0.0)
     for _, duration, operation in events:
         totals[group_of[operation]] += duration
-    busy_ns = covered((start, start + duration) for start, duration, _ in events)
     share = busy_ns / max(sum(totals.values()), 1.0)
     shared = {group: share * total for group, total in totals.items()}
     shared["idle"] = max(wall_ns - busy_ns, 0.0)

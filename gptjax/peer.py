@@ -82,8 +82,11 @@ def run(
     cwd: Path | None = None,
     environment: Mapping[str, str] = {},
     limit: float | None = None,
+    log: Path | None = None,
 ) -> Finished:
     """Runs a command to its end, or for `limit` seconds, and times each line of its output.
+
+    What it says, errors included, is kept in the file `log`.
 
     Raises:
       RunError: if it fails, with the last thing it said, or is not done in time.
@@ -92,6 +95,10 @@ def run(
     with _child(arguments, cwd, environment) as (child, errors), _ended_after(limit, child):
         assert child.stdout is not None
         lines = [(time.perf_counter() - start, line.rstrip("\n")) for line in child.stdout]
+        if log:
+            errors.seek(0)
+            said = "\n".join(line for _, line in lines)
+            log.write_text(f"{' '.join(arguments)}\n{said}\n{errors.read()}")
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.perf_counter() - start
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -344,8 +351,14 @@ def _child(arguments, cwd, environment):
             yield child, errors
         finally:
             if child.returncode is None:
-                child.kill()
-                child.wait()
+                # Asked first, so that it can end what it started; asleep it would not hear.
+                child.terminate()
+                child.send_signal(signal.SIGCONT)
+                try:
+                    child.wait(_SECONDS_TO_END)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
             assert child.stdout is not None
             child.stdout.close()
 

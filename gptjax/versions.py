@@ -80,7 +80,6 @@ class _BeforeFlax(importlib.abc.MetaPathFinder):
         """Finds nothing: flax is where it always is."""
         if fullname != "flax":
             return
-        sys.meta_path.remove(self)
         jax, flax = metadata.version("jax"), metadata.version("flax")
         is_old = _numbers(flax) < _numbers(_FLAX_THAT_KNOWS)
         if is_old and _numbers(jax) >= _numbers(_GONE_SINCE):

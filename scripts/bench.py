@@ -11,8 +11,8 @@ def main(argv: list[str]) -> None:
     flags.add_argument(
         "--what",
         default="step",
-        choices=("step", "run", "sample", "start", "scale"),
-        help="updates, whole runs, sampling, start-up or how cost grows (default: step)",
+        choices=("step", "profile", "run", "sample", "start", "scale"),
+        help="updates (default), where their time goes, runs, sampling, start-up, growth",
     )
     flags.add_argument("--pairs", type=int, default=5, help="measurements of a side; default: 5")
     flags.add_argument("--nanogpt", metavar="PATH", help="a nanoGPT checkout to compare with")

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gptjax import card
+from gptjax import card, card_parts
 from gptjax.card import Part, Row
 from gptjax.errors import RunError, UserError
 
@@ -19,70 +19,93 @@ FIGURES = {
 }
 
 
-def measured(tmp_path, monkeypatch, *parts, minutes=10.0, **settings):
-    monkeypatch.setattr(card, "PARTS", parts)
+def measured(tmp_path, *parts, minutes=10.0, **settings):
     settings = dict(only="", nanogpt=None, nanogpt_python="python", rehearse=False) | settings
-    card.measure(str(tmp_path / "out"), minutes=minutes, **settings)
+    card.measure(str(tmp_path / "out"), parts, minutes=minutes, **settings)
     return (tmp_path / "out" / "table.md").read_text().splitlines()[2:]
 
 
-def fails(_):
-    raise RunError("no kernel | image")
+def rows(*given):
+    """What a part measures; an exception among the rows is raised there."""
+
+    def measure(_):
+        for row in given:
+            if isinstance(row, Exception):
+                raise row
+            yield row
+
+    return measure
 
 
-def test_a_part_that_fails_costs_its_own_figures_alone(tmp_path, monkeypatch):
-    good = Part("good", 1, lambda _: [Row("speed", "1 m/s", "light's")])
-    lines = measured(tmp_path, monkeypatch, Part("bad", 1, fails), good)
-    assert lines == ["| bad | *not measured* | no kernel / image |", "| speed | 1 m/s | light's |"]
+def test_a_part_that_fails_costs_its_own_figures_alone(tmp_path):
+    bad = Part("bad", 1, rows(Row("half", "1"), RunError("no kernel | image")))
+    worse = Part("worse", 1, rows(KeyError("sides")))
+    good = Part("good", 1, rows(Row("speed", "1 m/s", "light's")))
+    assert measured(tmp_path, bad, worse, good) == [
+        "| half | 1 |  |",
+        "| bad | *not measured* | RunError: no kernel / image |",
+        "| worse | *not measured* | KeyError: 'sides' |",
+        "| speed | 1 m/s | light's |",
+    ]
 
 
-def test_what_there_is_no_time_for_is_said_and_not_begun(tmp_path, monkeypatch):
+def test_what_there_is_no_time_for_is_said_and_not_begun(tmp_path):
     begun = []
     parts = [
-        Part("first", 60, lambda _: begun.append("first") or []),
-        Part("second", 7000, lambda _: begun.append("second") or []),
+        Part("first", 60, lambda _: iter(begun.append("first") or [])),
+        Part("second", 7000, lambda _: iter(begun.append("second") or [])),
     ]
-    (line,) = measured(tmp_path, monkeypatch, *parts, minutes=2)
+    (line,) = measured(tmp_path, *parts, minutes=2)
     assert begun == ["first"]
     assert line.startswith("| second | *not measured* | needs 7000 s, 1")
 
 
 def test_a_command_may_take_what_is_left(tmp_path):
     settings = dict(nanogpt=None, nanogpt_python="python", is_rehearsal=True)
-    hurried = card.Card(tmp_path, minutes=1 / 60, **settings)
-    start = time.monotonic()
-    with pytest.raises(RunError, match="was not done within"):
-        hurried.run(["sleep", "60"])
-    assert time.monotonic() - start < 20
+    for minutes, part in (
+        (1 / 60, Part("short of time", 9, rows())),
+        (9, Part("hangs", 0.3, rows())),
+    ):
+        hurried = card.Card(tmp_path, minutes=minutes, **settings)
+        hurried.begin(part)
+        start = time.monotonic()
+        with pytest.raises(RunError, match="was not done within 1 s"):
+            hurried.run(["sleep", "60"])
+        assert time.monotonic() - start < 20
 
 
-def test_parts_are_chosen_and_folders_not_mixed(tmp_path, monkeypatch):
-    parts = [Part(name, 1, lambda _, name=name: [Row(name, "1")]) for name in ("one", "two")]
-    assert measured(tmp_path, monkeypatch, *parts, only="two") == ["| two | 1 |  |"]
+def test_what_a_command_says_is_kept(tmp_path):
+    kept = card.Card(tmp_path, minutes=1, nanogpt=None, nanogpt_python="", is_rehearsal=True)
+    with pytest.raises(RunError, match="ended with 3: three"):
+        kept.run(["sh", "-c", "echo one; echo two; echo three >&2; exit 3"])
+    assert (tmp_path / "logs" / "00.txt").read_text().splitlines()[1:] == ["one", "two", "three"]
+
+
+def test_parts_are_chosen_and_folders_not_mixed(tmp_path):
+    parts = [Part(name, 1, rows(Row(name, "1"))) for name in ("one", "two")]
+    assert measured(tmp_path, *parts, only="two") == ["| two | 1 |  |"]
     with pytest.raises(UserError, match="--out_dir: .*is in use"):
-        measured(tmp_path, monkeypatch, *parts)
+        measured(tmp_path, *parts)
     with pytest.raises(UserError, match="--only: three; must be of one, two"):
-        measured(tmp_path / "new", monkeypatch, *parts, only="two,three")
+        measured(tmp_path / "new", *parts, only="two,three")
     assert not (tmp_path / "new").exists()
 
 
 def test_figures_in_words():
-    row = card._step_row("recipe", FIGURES)
-    assert row.figure == "2 ms an update, 512,346 tokens/s, MFU 43.2 %, 3 MiB"
-    assert row.beside == "nanoGPT 8 ms, 5 MiB: **4.00x** (3.50–4.50)"
-    alone = {**FIGURES, "sides": FIGURES["sides"][:1], "op_groups": {"matmul": 1.0, "idle": 0.25}}
-    assert card._step_row("recipe", alone).beside == "matmul 1.00 ms, idle 0.25 ms"
+    row = card.step_row("recipe", FIGURES)
+    assert row.figure == "2 ms an update, 3 MiB, 512,346 tokens/s, MFU 43.2 %"
+    assert row.beside == "nanoGPT 8 ms an update, 5 MiB: **4.00x** (3.50 to 4.50)"
     runs = {"best": [1.47, 1.46], "seconds_to_target": [31.0, None]}
     figures = {"sides": [{"name": "gptjax", "median": 50.0}], "runs": {"gptjax": runs}}
-    row = card._run_row("run", figures, 1.48)
+    row = card_parts._run_row("run", figures, 1.48)
     assert row.figure == "50.0 s, best val 1.4700, 1.4600, val ≤ 1.48 after 31.0 s"
 
 
 @pytest.mark.slow
-def test_a_rehearsal_measures_all_but_what_a_cpu_cannot(tmp_path, monkeypatch):
+def test_a_rehearsal_measures_all_but_what_a_cpu_cannot(tmp_path):
     """Every command that is run on a card is run here, with small models."""
-    parts = tuple(part for part in card.PARTS if part.name != "tests")
-    lines = measured(tmp_path, monkeypatch, *parts, rehearse=True)
+    parts = tuple(part for part in card_parts.PARTS if part.name != "tests")
+    lines = measured(tmp_path, *parts, rehearse=True)
     assert len(lines) > 20 and not [line for line in lines if "not measured" in line]
     kept = sorted(path.name for path in (tmp_path / "out" / "cpu_vs_gpu").iterdir())
     assert kept == ["cpu_float32", "cuda_bfloat16", "cuda_float32", "cuda_tf32", "replay.json"]

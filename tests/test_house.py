@@ -16,7 +16,7 @@ FLOORS = """
     synthetic markov datasets corpus batches description gradients layers attention model muon
     optim step generate mesh kernels flops ledger checkpoint runlog progress evaluate resume
     program replica replay report train sample prepare peer stepper op_groups growth bench
-    doctor card
+    doctor card card_parts
 """.split()
 
 
