@@ -108,10 +108,9 @@ class Card:
 
     def config(self, path: str, **knobs: object) -> list[str]:
         """Flags of a config with single knobs changed, given as model__dtype="float32"."""
+        given = {name.replace("__", "."): value for name, value in knobs.items()}
         # No other text may stand in for the one that is measured on.
-        given = {"data.fallback": ""}
-        given |= {name.replace("__", "."): str(value) for name, value in knobs.items()}
-        changes = {**given, **_SMALL} if self.is_rehearsal else given
+        changes = {**given, **_SMALL} if self.is_rehearsal else {"data.fallback": "", **given}
         return ["--config", path, *(f"--config.{name}={v}" for name, v in changes.items())]
 
     def bench(

@@ -98,6 +98,28 @@ class TestCommands:
             peer.run([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.4)
         assert time.perf_counter() - start < 20
 
+    def test_what_a_command_started_ends_with_it(self, checkout, settings, tmp_path):
+        """Even a nanoGPT that is held still between its bursts."""
+        code = textwrap.dedent(f"""
+            import sys, time
+            from gptjax import command, config_file, peer
+            def main(argv):
+                other = peer.NanoGPT({str(checkout)!r}, sys.executable, is_compiled=False)
+                config = config_file.load_config("configs/shakespeare_char.py", {{}})
+                with other.stepping(config) as stepping:
+                    print(stepping._child.pid, flush=True)
+                    time.sleep(60)
+            command.run(main)
+        """)
+        started = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=SCRIPTS.parent, stdout=subprocess.PIPE, text=True
+        )
+        pid = int(started.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        started.terminate()
+        assert started.wait(30) == 143
+        assert not Path(f"/proc/{pid}").exists()
+
     def test_both_programs_evaluations_are_read(self):
         lines = [
             (1.0, "step 0: train 4.1744, val 4.1743 ± 0.0000 nats/char (best)"),

@@ -103,9 +103,10 @@ def test_figures_in_words():
 
 @pytest.mark.slow
 def test_a_rehearsal_measures_all_but_what_a_cpu_cannot(tmp_path):
-    """Every command that is run on a card is run here, with small models."""
-    parts = tuple(part for part in card_parts.PARTS if part.name != "tests")
+    """Every kind of command that is run on a card is run here, with small models."""
+    names = ("doctor", "laptop_step", "cpu_vs_gpu", "gpt2_run")
+    parts = [part for part in card_parts.PARTS if part.name in names]
     lines = measured(tmp_path, *parts, rehearse=True)
-    assert len(lines) > 20 and not [line for line in lines if "not measured" in line]
+    assert len(lines) == 14 and not [line for line in lines if "not measured" in line]
     kept = sorted(path.name for path in (tmp_path / "out" / "cpu_vs_gpu").iterdir())
     assert kept == ["cpu_float32", "cuda_bfloat16", "cuda_float32", "cuda_tf32", "replay.json"]
