@@ -221,6 +221,7 @@ class Run:
         self._log_updates(metrics_K, n_finite, seconds / n_updates)
         if n_finite < n_updates:
             raise self._not_finite(f"update {self.n_done} is not finite", self.n_done)
+        self.report.progress(self._eta())
 
     def _not_finite(self, what: str, index: int) -> RunError:
         """The error for a number that is not finite: with the metrics of update `index`."""
@@ -238,7 +239,7 @@ class Run:
     def _log_updates(
         self, metrics_K: dict[str, np.ndarray], n_updates: int, seconds_each: float
     ) -> None:
-        """The lines due of the last `n_updates` updates, and how far the run is."""
+        """Writes the lines due of the last `n_updates` updates."""
         config, end = self.config, self.ledger.seconds_here("step")
         first = self.n_done - n_updates
         due = [
@@ -260,7 +261,6 @@ class Run:
                 program=self.program,
             )
             self.logged_step, self.logged_seconds = step, seconds
-        self.report.progress(self._eta())
 
     def _rates(self, indices: Sequence[int]) -> list[float]:
         """The learning rates of updates, as many as fit a dispatch."""

@@ -31,7 +31,7 @@ MOMENTS = {
     "update": (Program, "train", False),
     "evaluation": (Program, "losses", False),
     "save": (CheckpointManager, "save", True),  # The arrays are being written in the background.
-    "between": (Report, "progress", False),
+    "between": (Report, "updates", False),
     "space check": (Checkpoints, "_check_space", True),
 }
 

@@ -354,7 +354,7 @@ WAYS = {
 MOMENTS = {
     "compile": (1, None),
     "update": (7, 7),
-    "evaluation": (4, 5),
+    "evaluation": (2, 5),
     "save": (2, 4),
     "between": (2, 6),
 }
