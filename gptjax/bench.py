@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 from gptjax import cache, growth, mesh, op_groups, peer, runlog
-from gptjax.config import set_knob
 from gptjax.errors import UserError
 from gptjax.peer import NanoGPT
 from gptjax.stepper import Stepper
@@ -75,9 +74,6 @@ def bench(
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {op_groups.WITHOUT_GRAPHS}"
     bytes_used, other = peer.gpu_bytes_used(), None
     if nanogpt:
-        if what == "step":  # Both are on the GPU at once.
-            config = config.copy_and_resolve_references()
-            set_knob(config, "mesh.gpu_memory", 0.0)
         device = "cpu" if _platform(config) == "cpu" else "cuda"
         other = NanoGPT(nanogpt, nanogpt_python, is_compiled=nanogpt_compile, device=device)
         other.check(peer_config)
@@ -88,7 +84,10 @@ def bench(
 
 
 def _platform(config: ml_collections.ConfigDict) -> str:
-    """What JAX computes on, looked up without taking a GPU's memory from the commands to come."""
+    """What JAX computes on; this process takes of a GPU's memory only what it needs from here on.
+
+    There are others to come, whose own settings of that are left as they were.
+    """
     before = dict(os.environ)
     devices, _ = mesh.available_devices(config.mesh.cpu_devices, gpu_memory=0.0)
     os.environ.clear()

@@ -163,7 +163,7 @@ def rates(device: jax.Device) -> list[Rate]:
 
 def has_tf32(device: jax.Device) -> bool:
     """Whether it multiplies float32 as TF32 unless told otherwise: NVIDIA's, from Ampere on."""
-    return mesh.compute_capability(device) >= (8, 0)
+    return mesh.compute_capability(device) >= mesh.AMPERE
 
 
 def dispatch_us(device: jax.Device) -> float:

@@ -18,9 +18,8 @@ from gptjax import attention, mesh
 from gptjax.config import GPTConfig
 from gptjax.errors import UserError
 
-# cuDNN's fused attention: the oldest architecture (Ampere), and the widest heads, before Hopper
-# and since. Source: jax._src.cudnn.fused_attention_stablehlo, check_is_flash_attention.
-_OLDEST_CAPABILITY = (8, 0)
+# cuDNN's fused attention, from Ampere on: the widest heads, before Hopper and since.
+# Source: jax._src.cudnn.fused_attention_stablehlo, check_is_flash_attention.
 _HOPPER = (9, 0)
 _WIDEST_HEAD, _WIDEST_HEAD_ON_HOPPER = 128, 256
 
@@ -48,7 +47,8 @@ def choose_attention(model: GPTConfig, device: jax.Device) -> Attention:
     """
     if model.attention == "xla":
         return Attention("xla", "xla", "model.attention=xla")
-    reason = _unsuited(model, device) or _failure(model, device)
+    width = model.n_embd // model.n_head
+    reason = _unsuited(model, width, device) or _trial(model.block_size, width, device)
     if not reason:
         why = "cuDNN's fused kernel was tried and agrees with XLA's"
         if model.dropout:
@@ -74,29 +74,24 @@ def matmul_precision(model: GPTConfig) -> contextlib.AbstractContextManager[None
     return jax.default_matmul_precision(model.matmul_precision)
 
 
-def _unsuited(model: GPTConfig, device: jax.Device) -> str:
+def _unsuited(model: GPTConfig, width: int, device: jax.Device) -> str:
     """Why the fused kernel does not come into question; "" where it does."""
     if device.platform == "cpu":
         return "a CPU has no fused kernel"
     if model.dtype != "bfloat16":
         return f"the fused kernel takes bfloat16, not {model.dtype}"
     found = mesh.compute_capability(device)
-    if found < _OLDEST_CAPABILITY:
+    if found < mesh.AMPERE:
         return f"the fused kernel needs compute capability 8.0, this card has {found[0]}.{found[1]}"
-    width = model.n_embd // model.n_head
     widest = _WIDEST_HEAD_ON_HOPPER if found >= _HOPPER else _WIDEST_HEAD
     if width % 8 or width > widest:
         return f"the fused kernel takes heads of 8, 16, … {widest}, not {width}, channels"
     return ""
 
 
-def _failure(model: GPTConfig, device: jax.Device) -> str:
-    """What goes wrong in a trial of the fused kernel and its gradient; "" if nothing does."""
-    return _trial(model.block_size, model.n_embd // model.n_head, device)
-
-
 @functools.cache
 def _trial(n_tokens: int, width: int, device: jax.Device) -> str:
+    """What goes wrong in a trial of the fused kernel and its gradient; "" if nothing does."""
     rng = np.random.default_rng(0)
     shape = (4, 1, 2, n_tokens, width)  # queries, keys, values and what follows; BHTK
     parts = jax.device_put(jnp.asarray(rng.normal(size=shape), jnp.bfloat16), device)

@@ -39,6 +39,9 @@ def choose_devices(found: list[jax.Device], config: ml_collections.ConfigDict) -
     return found[:n_devices]
 
 
+# NVIDIA's first architecture with bfloat16 and TF32 products, by its compute capability.
+AMPERE = (8, 0)
+
 # What JAX by itself takes of a GPU's memory when it starts.
 GPU_MEMORY = 0.75
 
@@ -209,7 +212,7 @@ def n_cores() -> int:
 def lacks_bfloat16(device: jax.Device) -> bool:
     """Whether bfloat16 products are emulated on this device: Linux CPUs, NVIDIA before Ampere."""
     if device.platform != "cpu":
-        return (0, 0) < compute_capability(device) < (8, 0)
+        return (0, 0) < compute_capability(device) < AMPERE
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

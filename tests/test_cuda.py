@@ -4,7 +4,6 @@ Without a GPU all of these skip. GPTJAX_REHEARSAL=1 runs them with the CPU in th
 apart from what a CPU cannot do: so that their own mistakes are found before a card is at hand.
 """
 
-import contextlib
 import functools
 import json
 import os
@@ -21,10 +20,9 @@ import pytest
 import tiny
 from flax import nnx
 
-from gptjax import attention, flops, kernels, mesh, step
+from gptjax import attention, kernels, mesh, step
 from gptjax.checkpoint import Checkpoints
 from gptjax.layers import Dropout
-from gptjax.program import Program
 from gptjax.runlog import read_records
 from gptjax.stepper import Stepper
 
@@ -110,7 +108,7 @@ def newest(folder, out_dir):
 
 @pytest.mark.parametrize("shape", [(2, 3, 256, 64), (1, 2, 1024, 64), (2, 2, 77, 32)], ids=str)
 def test_fused_attention_agrees_with_plain_in_float32(real_card, shape):
-    if mesh.compute_capability(real_card) < (8, 0):
+    if mesh.compute_capability(real_card) < mesh.AMPERE:
         pytest.skip("this card is too old for cuDNN's fused attention")
     parts = jax.random.normal(jax.random.key(0), (4, *shape))
     temperature = shape[-1] ** 0.5
@@ -132,7 +130,7 @@ def test_fused_attention_agrees_with_plain_in_float32(real_card, shape):
 
 
 def test_this_card_has_the_fused_kernel(real_card):
-    if mesh.compute_capability(real_card) < (8, 0):
+    if mesh.compute_capability(real_card) < mesh.AMPERE:
         pytest.skip("this card is too old for cuDNN's fused attention")
     model = tiny.model_config(dtype="bfloat16", n_head=2, n_embd=128, block_size=64)
     chosen = kernels.choose_attention(model, real_card)
@@ -148,7 +146,7 @@ def test_float32_products_are_as_exact_as_asked(real_card, precision):
     error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     if precision == "highest":
         assert error < 1e-6
-    elif mesh.compute_capability(real_card) >= (8, 0):
+    elif mesh.compute_capability(real_card) >= mesh.AMPERE:
         assert 1e-5 < error < 2e-3  # TF32: 10 bits of each factor
 
 
@@ -270,12 +268,6 @@ def test_the_share_of_memory_taken_is_the_one_asked_for(real_card, tmp_path):
     assert limits[1] == pytest.approx(2 * limits[0], rel=0.05)
 
 
-@contextlib.contextmanager
-def small_program(folder, **knobs):
-    (folder / "text.txt").write_text(tiny.TEXT)
-    yield Stepper(tiny.config(data__source=f"text:{folder / 'text.txt'}", **knobs)).program
-
-
 def test_a_profile_tells_where_the_time_goes(card, tmp_path):
     (tmp_path / "config.py").write_text(CONFIG.format(dropout=0.0, max_iters=20))
     arguments = ("--config", "config.py", "--what", "profile", "--json", "found.json")
@@ -285,8 +277,8 @@ def test_a_profile_tells_where_the_time_goes(card, tmp_path):
 
 
 def test_a_compiled_program_needs_memory_that_the_card_has(card, tmp_path):
-    with small_program(tmp_path) as program:
-        assert isinstance(program, Program)
-        assert 0 < program.memory_bytes() < mesh.memory_bytes(card)
-        counted = flops.compiled_flops(program._train_steps)
-    assert counted is None or counted == counted  # recorded, whatever it is, but no NaN
+    (tmp_path / "text.txt").write_text(tiny.TEXT)
+    program = Stepper(tiny.config(data__source=f"text:{tmp_path / 'text.txt'}")).program
+    assert 0 < program.memory_bytes() < mesh.memory_bytes(card)
+    counted = program.costs()["compiled_flops_per_update"]
+    assert counted is None or np.isfinite(counted)  # recorded, whatever it is
