@@ -13,7 +13,7 @@ memory is short. Without any download:
 Those tokens' exact entropy is 2.3589 nats, and train.py says how far above it val is.
 """
 
-from gptjax.config import default_config
+from gptjax.config.config import default_config
 
 
 def get_config():

@@ -6,7 +6,7 @@ a sample of it. While training, a sixth of the split is looked at, always the sa
 more than nanoGPT's random 15,360 characters, and steps can be compared exactly.
 """
 
-from gptjax.config import default_config
+from gptjax.config.config import default_config
 
 
 def get_config():

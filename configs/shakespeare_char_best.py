@@ -4,7 +4,7 @@
 1,300 updates, 12 to 13 minutes on two cores. Val 1.443 and 1.437 nats per character (two seeds).
 """
 
-from gptjax.config import default_config
+from gptjax.config.config import default_config
 
 
 def get_config():

@@ -4,7 +4,7 @@ Val is about 1.56 where the laptop recipe has 1.90, in about the time that nanoG
 with `--config.train.max_iters=200` about 1.86.
 """
 
-from gptjax.config import default_config
+from gptjax.config.config import default_config
 
 
 def get_config():

@@ -5,7 +5,7 @@ is the laptop's). Best val about 1.47 nats per character near update 2,000; afte
 bfloat16 products, as nanoGPT has them on a GPU; on a CPU give --config.model.dtype=float32.
 """
 
-from gptjax.config import default_config
+from gptjax.config.config import default_config
 
 
 def get_config():

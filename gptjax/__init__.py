@@ -2,7 +2,7 @@
 
 import time
 
-from gptjax import versions
+from gptjax.system import versions
 
 __version__ = "0.1.0"
 

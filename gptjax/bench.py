@@ -24,10 +24,13 @@ import ml_collections
 from rich.console import Console
 from rich.table import Table
 
-from gptjax import cache, growth, mesh, op_groups, peer, runlog
-from gptjax.errors import UserError
-from gptjax.peer import NanoGPT
-from gptjax.stepper import Stepper
+from gptjax.device import mesh
+from gptjax.run import runlog
+from gptjax.speed import process, profile, scaling
+from gptjax.speed.process import NanoGPT
+from gptjax.speed.stepper import Stepper
+from gptjax.system import cache
+from gptjax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +74,8 @@ def bench(
             raise UserError(flag, path, "its folder does not exist")
     cache.keep_compiled_programs()
     if what == "profile":
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {op_groups.WITHOUT_GRAPHS}"
-    bytes_used, other = peer.gpu_bytes_used(), None
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {profile.WITHOUT_GRAPHS}"
+    bytes_used, other = process.gpu_bytes_used(), None
     if nanogpt:
         device = "cpu" if _platform(config) == "cpu" else "cuda"
         other = NanoGPT(nanogpt, nanogpt_python, is_compiled=nanogpt_compile, device=device)
@@ -132,7 +135,7 @@ class Bench:
 
     def _step(self) -> dict[str, Any]:
         stepper = Stepper(self.config)
-        used_before = peer.gpu_bytes_used() if self._is_on_gpu else 0
+        used_before = process.gpu_bytes_used() if self._is_on_gpu else 0
         ours: list[float] = []
         theirs: list[float] = []
         with contextlib.ExitStack() as stack:
@@ -146,11 +149,11 @@ class Bench:
             if self._is_on_gpu and other:
                 # Both as nvidia-smi sees them, with all that CUDA takes for itself.
                 sides = [Side("gptjax", ours, max(0, used_before - self.bytes_used))]
-                their_bytes = max(0, peer.gpu_bytes_used() - used_before)
+                their_bytes = max(0, process.gpu_bytes_used() - used_before)
             elif self._is_on_gpu:
                 sides = [Side("gptjax", ours, mesh.peak_memory_bytes(jax.devices()[0]))]
             else:
-                sides = [Side("gptjax", ours, peer.peak_bytes(os.getpid()))]
+                sides = [Side("gptjax", ours, process.peak_bytes(os.getpid()))]
                 their_bytes = other.peak_bytes() if other else 0
             if other:
                 sides.append(Side("nanoGPT", theirs, their_bytes))
@@ -167,14 +170,14 @@ class Bench:
             f"{peak.flops_per_s / 1e9:.0f} GFLOP/s ({peak.source})"
         )
         if not self.nanogpt and not self._is_on_gpu:
-            results["op_groups"] = op_groups.profile(stepper.program, stepper.n_updates)
-            op_groups.print_table(results["op_groups"])
+            results["op_groups"] = profile.profile(stepper.program, stepper.n_updates)
+            profile.print_table(results["op_groups"])
         return results
 
     def _profile(self) -> dict[str, Any]:
         stepper = Stepper(self.config)
-        groups = op_groups.profile(stepper.program, stepper.n_updates)
-        op_groups.print_table(groups)
+        groups = profile.profile(stepper.program, stepper.n_updates)
+        profile.print_table(groups)
         return {"op_groups": groups}
 
     @property
@@ -182,12 +185,12 @@ class Bench:
         return jax.default_backend() != "cpu"
 
     def _run(self) -> dict[str, Any]:
-        ours: list[peer.Finished] = []
-        theirs: list[peer.Finished] = []
+        ours: list[process.Finished] = []
+        theirs: list[process.Finished] = []
         for turn in self._turns("runs"):
             with tempfile.TemporaryDirectory() as folder:
                 seed = f"--config.seed={self.config.seed + turn}"
-                ours.append(peer.run(self._training(folder, seed)))
+                ours.append(process.run(self._training(folder, seed)))
                 if self.nanogpt:
                     theirs.append(self.nanogpt.train(self.peer_config, f"{folder}/nanogpt"))
         sides = _sides(ours, theirs)
@@ -214,7 +217,7 @@ class Bench:
             yield turn
 
     def _training(self, folder: str, *more: str) -> list[str]:
-        return peer.script("train", *self.given, f"--config.out_dir={folder}/gptjax", *more)
+        return process.script("train", *self.given, f"--config.out_dir={folder}/gptjax", *more)
 
     def _sample(self) -> dict[str, Any]:
         """Whole processes, and what is left of them without the time of one that writes little.
@@ -222,19 +225,19 @@ class Bench:
         Ours twice: as nanoGPT does it, and with a window that moves by half of itself.
         """
         strides = (1, max(1, self.config.model.block_size // 2))
-        ours: dict[int, list[peer.Finished]] = {stride: [] for stride in strides}
-        theirs: list[peer.Finished] = []
+        ours: dict[int, list[process.Finished]] = {stride: [] for stride in strides}
+        theirs: list[process.Finished] = []
         starts: dict[object, list[float]] = {name: [] for name in (*strides, "nanoGPT")}
         with tempfile.TemporaryDirectory() as folder:
-            peer.run(self._training(folder, *_ONE_UPDATE, *_LEAST_EVALUATION))
+            process.run(self._training(folder, *_ONE_UPDATE, *_LEAST_EVALUATION))
             if self.nanogpt:
                 self.nanogpt.train_once(self.peer_config, f"{folder}/nanogpt")
             for _ in self._turns("samples"):
                 for stride in strides:
-                    command = peer.script("sample", f"--out_dir={folder}/gptjax")
+                    command = process.script("sample", f"--out_dir={folder}/gptjax")
                     command.append(f"--stride={stride}")
-                    ours[stride].append(peer.run(command))
-                    starts[stride].append(peer.run([*command, "--max_new_tokens=1"]).seconds)
+                    ours[stride].append(process.run(command))
+                    starts[stride].append(process.run([*command, "--max_new_tokens=1"]).seconds)
                 if self.nanogpt:
                     settings = {"out_dir": f"{folder}/nanogpt", "dtype": self.config.model.dtype}
                     theirs.append(self.nanogpt.sample(**settings, n_tokens=500))
@@ -255,21 +258,21 @@ class Bench:
         return results
 
     def _start(self) -> dict[str, Any]:
-        cold: list[peer.Finished] = []
-        warm: list[peer.Finished] = []
-        theirs: list[peer.Finished] = []
+        cold: list[process.Finished] = []
+        warm: list[process.Finished] = []
+        theirs: list[process.Finished] = []
         helps = []
         for _ in self._turns("starts"):
             with tempfile.TemporaryDirectory() as folder:
                 environment = {"GPTJAX_CACHE_DIR": f"{folder}/cache"}
                 for runs in (cold, warm):
                     command = self._training(f"{folder}/{len(runs)}{runs is warm}", *_ONE_UPDATE)
-                    runs.append(peer.run(command, environment=environment))
+                    runs.append(process.run(command, environment=environment))
                 if self.nanogpt:
                     theirs.append(self.nanogpt.train_once(self.peer_config, f"{folder}/nanogpt"))
-            helps.append(peer.run(peer.script("train", "--help")).seconds)
+            helps.append(process.run(process.script("train", "--help")).seconds)
 
-        def first_update(run: peer.Finished) -> float:
+        def first_update(run: process.Finished) -> float:
             return run.first(r"^(step 1/|iter 0:)")
 
         sides = [
@@ -283,12 +286,12 @@ class Bench:
 
     def _scale(self) -> dict[str, Any]:
         points = []
-        for point in growth.measure(self.config, n_bursts=self.pairs):
+        for point in scaling.measure(self.config, n_bursts=self.pairs):
             points.append(point)
             print(f"{point.axis} {point.size}: {1e3 * point.seconds:.1f} ms", file=sys.stderr)
-        growth.print_table(points)
+        scaling.print_table(points)
         if self.plot:
-            growth.plot(points, self.plot)
+            scaling.plot(points, self.plot)
         return {"points": [dataclasses.asdict(point) for point in points]}
 
 
@@ -297,11 +300,11 @@ _ONE_UPDATE = ("--config.train.max_iters=1", "--config.optim.warmup_iters=0")
 _LEAST_EVALUATION = ("--config.eval.max_tokens=1000",)
 
 
-def _seconds_to(run: peer.Finished, target: float) -> float | None:
+def _seconds_to(run: process.Finished, target: float) -> float | None:
     return next((seconds for seconds, _, val in run.evaluations() if val <= target), None)
 
 
-def _sides(ours: list[peer.Finished], theirs: list[peer.Finished]) -> list[Side]:
+def _sides(ours: list[process.Finished], theirs: list[process.Finished]) -> list[Side]:
     return [
         Side(name, [run.seconds for run in runs], max(run.peak_bytes for run in runs))
         for name, runs in (("gptjax", ours), ("nanoGPT", theirs))

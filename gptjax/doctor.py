@@ -18,9 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 import gptjax
-from gptjax import cache, flops, mesh, runlog, versions
-from gptjax.command import printable
-from gptjax.errors import RunError, UserError
+from gptjax.device import flops, mesh
+from gptjax.run import runlog
+from gptjax.system import cache, versions
+from gptjax.system.command import printable
+from gptjax.system.errors import RunError, UserError
 
 # What JAX, XLA, CUDA and gptjax itself heed.
 _HEEDED = ("CUDA_VISIBLE_DEVICES", "GPTJAX_", "JAX_", "XLA_")

@@ -12,12 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import batches, cache, checkpoint, kernels, mesh
-from gptjax.command import printable
-from gptjax.config import GPTConfig
-from gptjax.description import model_config, stored_tokenizer
-from gptjax.errors import UserError
-from gptjax.step import model_graph, window_losses
+from gptjax.config.config import GPTConfig
+from gptjax.data import batches
+from gptjax.device import kernels, mesh
+from gptjax.run import checkpoint
+from gptjax.run.metadata import model_config, stored_tokenizer
+from gptjax.system import cache
+from gptjax.system.command import printable
+from gptjax.system.errors import UserError
+from gptjax.update.step import model_graph, window_losses
 
 # The validation split, kept in the run directory so that evaluating needs nothing else.
 VAL_TOKENS = "val_tokens.npy"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import markov, runlog, token_files
-from gptjax.errors import UserError, did_you_mean
+from gptjax.data import markov, token_files
+from gptjax.run import runlog
+from gptjax.system.errors import UserError, did_you_mean
 
 DATASETS = ("markov",)
 

@@ -21,15 +21,18 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from gptjax import batches, cache, checkpoint, corpus, mesh, runlog
-from gptjax.command import printable
-from gptjax.config import from_flat, micro_batches
-from gptjax.description import stored_tokenizer
-from gptjax.errors import RunError, UserError
+from gptjax.config.config import from_flat, micro_batches
+from gptjax.data import batches, corpus
+from gptjax.device import mesh
 from gptjax.evaluate import Loss, mean_loss, read_val_ids
-from gptjax.optim import learning_rate
-from gptjax.progress import duration
-from gptjax.replica import Replica, device_of, specs_of
+from gptjax.explain.variant import Replica, device_of, specs_of
+from gptjax.run import checkpoint, runlog
+from gptjax.run.metadata import stored_tokenizer
+from gptjax.run.progress import duration
+from gptjax.system import cache
+from gptjax.system.command import printable
+from gptjax.system.errors import RunError, UserError
+from gptjax.update.optim import learning_rate
 
 # Enough of val to tell a difference that matters from one that does not, in seconds on a CPU.
 _VAL_TOKENS = 20_000

@@ -11,11 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptjax import cache, checkpoint, generate, kernels, mesh
-from gptjax.command import printable
-from gptjax.description import model_config, stored_tokenizer
-from gptjax.errors import UserError
-from gptjax.step import model_graph, named_key
+from gptjax.device import kernels, mesh
+from gptjax.model import generate
+from gptjax.run import checkpoint
+from gptjax.run.metadata import model_config, stored_tokenizer
+from gptjax.system import cache
+from gptjax.system.command import printable
+from gptjax.system.errors import UserError
+from gptjax.update.step import model_graph, named_key
 
 # Tokens per dispatch: text appears this many at a time.
 _TOKENS_PER_DISPATCH = 32

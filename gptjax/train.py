@@ -14,18 +14,22 @@ import jax
 import ml_collections
 import numpy as np
 
-from gptjax import batches, cache, corpus, mesh, optim, runlog, signals
-from gptjax.checkpoint import Checkpoints, NotFinite
-from gptjax.config import flat, micro_batches, model_config
-from gptjax.description import stored_tokenizer
-from gptjax.errors import RunError
+from gptjax.config.config import flat, micro_batches, model_config
+from gptjax.data import batches, corpus
+from gptjax.device import mesh
 from gptjax.evaluate import VAL_TOKENS, Loss
-from gptjax.ledger import Ledger
-from gptjax.program import Program, n_slots
-from gptjax.progress import Display
-from gptjax.report import Report, corpus_json
-from gptjax.resume import Origin, find_origin
-from gptjax.step import TrainState
+from gptjax.run import runlog
+from gptjax.run.checkpoint import Checkpoints, NotFinite
+from gptjax.run.ledger import Ledger
+from gptjax.run.metadata import stored_tokenizer
+from gptjax.run.program import Program, n_slots
+from gptjax.run.progress import Display
+from gptjax.run.report import Report, corpus_json
+from gptjax.run.resume import Origin, find_origin
+from gptjax.system import cache, signals
+from gptjax.system.errors import RunError
+from gptjax.update import optim
+from gptjax.update.step import TrainState
 
 # Updates of about this long make a dispatch, so that signals and the bar are never late.
 _DISPATCH_SECONDS = 1.0

@@ -2,7 +2,8 @@
 
 import sys
 
-from gptjax import command, config_file
+from gptjax.config import config_file
+from gptjax.system import command
 
 
 def main(argv: list[str]) -> None:

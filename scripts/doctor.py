@@ -1,6 +1,6 @@
 """Says which device is used and why, and how fast it is: python scripts/doctor.py [--json FILE]."""
 
-from gptjax import command
+from gptjax.system import command
 
 
 def main(argv: list[str]) -> None:

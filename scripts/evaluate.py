@@ -1,6 +1,6 @@
 """Prints a checkpoint's loss over the whole validation split, with its standard error."""
 
-from gptjax import command
+from gptjax.system import command
 
 
 def main(argv: list[str]) -> None:

@@ -4,7 +4,7 @@ Then train on them with --config.data.source=tokens:data/markov. nanoGPT's own f
 and val.bin need no preparation.
 """
 
-from gptjax import command
+from gptjax.system import command
 
 
 def main(argv: list[str]) -> None:

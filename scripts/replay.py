@@ -1,6 +1,6 @@
 """Makes a run's updates on two devices or precisions and tells how far they drift apart."""
 
-from gptjax import command
+from gptjax.system import command
 
 
 def main(argv: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Writes text with a trained model: python scripts/sample.py --out_dir out/shakespeare_char."""
 
-from gptjax import command
+from gptjax.system import command
 
 
 def main(argv: list[str]) -> None:

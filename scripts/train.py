@@ -1,6 +1,7 @@
 """Trains a GPT: python scripts/train.py --config configs/shakespeare_char.py [--config.NAME=V]."""
 
-from gptjax import command, config_file
+from gptjax.config import config_file
+from gptjax.system import command
 
 
 def main(argv: list[str]) -> int:

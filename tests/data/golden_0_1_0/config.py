@@ -1,6 +1,6 @@
 """The run that this directory is: a thousand characters of an easy text, in seconds on a CPU."""
 
-from gptjax.config import default_config
+from gptjax.config.config import default_config
 
 
 def get_config():

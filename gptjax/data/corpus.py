@@ -1,0 +1,215 @@
+"""Where text or tokens come from, under their true name, and how they are split: train and val."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from gptjax.data import token_files
+from gptjax.data.datasets import LARGEST_TEXT, Offline, shakespeare_builder_text, tfds_text
+from gptjax.data.synthetic import write_play
+from gptjax.data.token_files import TokenFiles
+from gptjax.data.tokenizer import CharTokenizer, IdTokenizer, Tokenizer
+from gptjax.system.errors import UserError, did_you_mean
+
+SOURCES = ("tiny_shakespeare", "text:PATH", "tfds:NAME", "tokens:DIR", "synthetic")
+
+SHAKESPEARE_URL = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
+# TFDS's checksums.tsv for tiny_shakespeare; the size is in bytes.
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+SHAKESPEARE_SIZE = 1_115_394
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A text, under the name of what it really is.
+
+    `log_probs` holds ln P(character | all before it) where that is known (the synthetic corpus),
+    else it is None; `fallback_reason` says why this is not the text that was asked for, or is "".
+    """
+
+    name: str
+    text: str
+    sha256: str
+    log_probs: np.ndarray | None = None
+    fallback_reason: str = ""
+
+    @property
+    def size(self) -> str:
+        """How much there is, in words."""
+        return f"{len(self.text):,} characters"
+
+
+AnyCorpus = Corpus | TokenFiles
+
+
+def load(source: str, *, fallback: str) -> AnyCorpus:
+    """The text or the tokens of `source`.
+
+    Raises:
+      UserError: if the source is unknown or what it has unusable, or if Tiny Shakespeare cannot be
+        had and `fallback` is "".
+    """
+    kind, _, argument = source.partition(":")
+    if source == "tiny_shakespeare":
+        try:
+            return _corpus(source, _tiny_shakespeare())
+        except Offline as error:
+            if not fallback:
+                raise UserError(
+                    "data.source",
+                    source,
+                    f"cannot be downloaded ({error}), and nothing may stand in for it",
+                    "Put it at $GPTJAX_DATA_DIR/tiny_shakespeare/input.txt.",
+                ) from error
+            reason = f"{source} cannot be downloaded ({error})"
+            return relabel(_synthetic(), reason)
+    if source == "synthetic":
+        return _synthetic()
+    if kind == "text" and argument:
+        return _corpus(f"text:{Path(argument).name}", _file_bytes(argument), argument)
+    if kind == "tfds" and argument:
+        return _corpus(source, tfds_text(argument))
+    if kind == "tokens" and argument:
+        return token_files.read(argument)
+    hint = did_you_mean(source, ["tiny_shakespeare", "synthetic"])
+    hint = hint or f"For TFDS's: tfds:{source}; for a file: text:{source}."
+    raise UserError(
+        "data.source", source, f"unknown dataset; must be one of {', '.join(SOURCES)}", hint
+    )
+
+
+def load_again(source: str, was: Mapping[str, Any]) -> AnyCorpus:
+    """The text that a run began with, fallback or not; `was` is what its checkpoint says of it.
+
+    Raises:
+      UserError: if that text cannot be had, or has changed since.
+    """
+    reason = was["fallback_reason"]
+    if reason:
+        found = relabel(load(was["name"], fallback=""), reason)
+    else:
+        found = load(source, fallback="")
+    check_unchanged(found, was["sha256"])
+    return found
+
+
+def relabel(corpus: AnyCorpus, fallback_reason: str) -> AnyCorpus:
+    """The corpus, marked as standing in for another."""
+    return dataclasses.replace(corpus, fallback_reason=fallback_reason)
+
+
+def check_unchanged(corpus: AnyCorpus, sha256: str) -> None:
+    """Raises UserError when the corpus is not the one a checkpoint was trained on."""
+    if corpus.sha256 != sha256:
+        raise UserError(
+            f"corpus {corpus.name}",
+            f"sha256 {corpus.sha256[:16]}…",
+            f"differs from the checkpoint's ({sha256[:16]}…)",
+            "Put that text back, or fork the run to train on this one: --config.init_from=….",
+        )
+
+
+def tokenizer(corpus: AnyCorpus) -> Tokenizer:
+    """The tokenizer of a run that starts on a corpus."""
+    if isinstance(corpus, TokenFiles):
+        return IdTokenizer(corpus.vocab_size)
+    return CharTokenizer.of_text(corpus.text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """Token ids of both splits; `floor_nats` is val's exact mean -ln P, or None if unknown.
+
+    Of token files it is the entropy of what they were drawn from: val's own differs by chance.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    floor_nats: float | None
+
+
+def split(corpus: AnyCorpus, tokenizer: Tokenizer, data: ml_collections.ConfigDict) -> Splits:
+    """The first 1 − val_fraction of the characters for training, the rest for validation.
+
+    Token files are split already.
+
+    Raises:
+      UserError: if the tokenizer lacks a character or an id.
+    """
+    if isinstance(corpus, TokenFiles):
+        corpus.check_known(tokenizer)
+        return Splits(corpus.train, corpus.val, corpus.entropy_nats)
+    ids = tokenizer.encode(corpus.text, what=f"corpus {corpus.name}")
+    n_train = int(len(ids) * (1 - data.val_fraction))
+    floor = None
+    if corpus.log_probs is not None:
+        floor = float(-corpus.log_probs[n_train:].mean())
+    return Splits(ids[:n_train], ids[n_train:], floor)
+
+
+def check_lengths(splits: Splits, block_size: int) -> None:
+    """Raises UserError when a split cannot fill one window of block_size inputs and a target."""
+    for name, ids in (("train", splits.train), ("val", splits.val)):
+        if len(ids) < block_size + 1:
+            raise UserError(
+                "model.block_size",
+                block_size,
+                f"needs {block_size + 1} tokens; {name} has {len(ids)}",
+                "Lower block_size or add text.",
+            )
+
+
+def _corpus(name: str, raw: bytes, path: str = "") -> Corpus:
+    where = path or name
+    if not raw:
+        raise UserError("data", where, "is empty (0 bytes)")
+    try:
+        # Decoded as it stands: a byte order mark or "\r\n" are characters like any other.
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = raw[error.start]
+        raise UserError(
+            "data", where, f"is not UTF-8 at byte {error.start} (0x{byte:02x})", "Convert it first."
+        ) from error
+    return Corpus(name, text, hashlib.sha256(raw).hexdigest())
+
+
+def _synthetic() -> Corpus:
+    play = write_play()
+    sha256 = hashlib.sha256(play.text.encode()).hexdigest()
+    return Corpus("synthetic", play.text, sha256, log_probs=play.log_probs)
+
+
+def _file_bytes(path: str) -> bytes:
+    try:
+        if Path(path).stat().st_size > LARGEST_TEXT:
+            raise UserError("data.source", path, "is larger than 1 GiB, and texts are held whole")
+        return Path(path).read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError("data.source", path, f"cannot be read: {reason}") from error
+
+
+def _tiny_shakespeare() -> bytes:
+    """Tiny Shakespeare's bytes, checked: from GPTJAX_DATA_DIR, TFDS's folder or the network."""
+    folder = os.environ.get("GPTJAX_DATA_DIR", "")
+    path = Path(folder) / "tiny_shakespeare" / "input.txt"
+    if folder and path.exists():
+        raw = _file_bytes(str(path))
+        found = hashlib.sha256(raw).hexdigest()
+        if found != SHAKESPEARE_SHA256:
+            raise UserError(
+                "data", path, f"sha256 mismatch: got {found}, want {SHAKESPEARE_SHA256}"
+            )
+        return raw
+    return shakespeare_builder_text(SHAKESPEARE_URL, SHAKESPEARE_SHA256, SHAKESPEARE_SIZE)

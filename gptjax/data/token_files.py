@@ -1,0 +1,149 @@
+"""A corpus of token ids in files, nanoGPT's train.bin and val.bin, checked before use."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptjax.data.tokenizer import MOST_IDS, Tokenizer
+from gptjax.system.errors import UserError
+
+TRAIN, VAL, META = "train.bin", "val.bin", "meta.json"
+
+# GPT-2's, of which nanoGPT's folders are: 50,000 merges, 256 bytes and the end of a text.
+GPT2_VOCABULARY = 50_257
+
+# Where a window starts is an int32, counted through both files.
+MOST_TOKENS = 2**31 - 1
+
+# What the files hold: unsigned, two bytes, the lower first.
+DTYPE = np.dtype("<u2")
+
+# Ids looked at together: 8 MiB.
+_CHUNK = 2**22
+
+_LARGEST_META = 2**16  # bytes
+_LONGEST_NAME = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenFiles:
+    """Token ids on the disk, mapped into memory, under the name that their folder gives them.
+
+    `entropy_nats` is the exact entropy per token where the ids' source is known, else None.
+    """
+
+    name: str
+    train: np.ndarray
+    val: np.ndarray
+    vocab_size: int
+    sha256: str
+    entropy_nats: float | None
+    fallback_reason: str = ""  # Nothing ever stands in for token files.
+
+    @property
+    def size(self) -> str:
+        """How much there is, in words."""
+        return f"{len(self.train) + len(self.val):,} tokens"
+
+    def check_known(self, tokenizer: Tokenizer) -> None:
+        """Raises UserError unless the tokenizer, which may be a checkpoint's, has every id."""
+        if tokenizer.unit != "token" or tokenizer.vocab_size < self.vocab_size:
+            raise UserError(
+                f"corpus {self.name}",
+                f"ids of {self.vocab_size} symbols",
+                f"the checkpoint knows {tokenizer.vocab_size} {tokenizer.unit}s",
+                "Fork from a run on the same kind of tokens.",
+            )
+
+
+def read(folder: str) -> TokenFiles:
+    """The token files of a folder; reads them once, to see that every id is in the vocabulary.
+
+    Raises:
+      UserError: if a file is missing or is not what it should be.
+    """
+    vocab_size, name, entropy_nats = _meta(Path(folder))
+    train, val = (_mapped(Path(folder) / file) for file in (TRAIN, VAL))
+    if len(train) + len(val) > MOST_TOKENS:
+        raise UserError(
+            "data.source",
+            folder,
+            f"has {len(train) + len(val):,} tokens; at most {MOST_TOKENS:,} can be counted (int32)",
+            f"Cut {TRAIN}: head -c 4000000000 keeps the first 2,000,000,000.",
+        )
+    digest = hashlib.sha256()
+    for file, ids in ((TRAIN, train), (VAL, val)):
+        digest.update(f"{file} {ids.nbytes} ".encode())
+        for start in range(0, len(ids), _CHUNK):
+            chunk = ids[start : start + _CHUNK]
+            digest.update(chunk.data)
+            if (highest := int(chunk.max())) >= vocab_size:
+                raise UserError(
+                    "data.source",
+                    Path(folder) / file,
+                    f"has the id {highest}, and the vocabulary {vocab_size} ids",
+                    f"Give the right vocab_size in {META}.",
+                )
+    return TokenFiles(f"tokens:{name}", train, val, vocab_size, digest.hexdigest(), entropy_nats)
+
+
+def meta_json(*, vocab_size: int, name: str, entropy_nats: float | None) -> dict[str, Any]:
+    """What meta.json says of the files beside it."""
+    return {"vocab_size": vocab_size, "name": name, "entropy_nats": entropy_nats}
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        # A pipe would be waited for, a folder cannot be mapped.
+        if path.exists() and not path.is_file():
+            raise UserError("data.source", path, "is not a file")
+        n_bytes = path.stat().st_size
+        if not n_bytes or n_bytes % DTYPE.itemsize:
+            wanted = "must hold ids of two bytes each (uint16)"
+            raise UserError("data.source", path, f"has {n_bytes} bytes; {wanted}")
+        return np.memmap(path, DTYPE, mode="r")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError("data.source", path, f"cannot be read: {reason}") from error
+
+
+def _meta(folder: Path) -> tuple[int, str, float | None]:
+    """Size of the vocabulary, name and entropy: meta.json's, or GPT-2's where there is none."""
+    path = folder / META
+    try:
+        if not path.exists():
+            return GPT2_VOCABULARY, folder.absolute().name, None
+        if not path.is_file() or path.stat().st_size > _LARGEST_META:
+            raise UserError("data.source", path, "is not a file of at most 64 KiB")
+        raw = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError("data.source", path, f"cannot be read: {reason}") from error
+    try:
+        meta = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise UserError("data.source", path, "is not JSON") from error
+    if (
+        not isinstance(meta, dict)
+        or meta.keys() != meta_json(vocab_size=0, name="", entropy_nats=None).keys()
+    ):
+        raise UserError("data.source", path, "must have vocab_size, name and entropy_nats alone")
+    vocab_size, name, entropy_nats = meta["vocab_size"], meta["name"], meta["entropy_nats"]
+    if type(vocab_size) is not int or not 1 <= vocab_size <= MOST_IDS:
+        raise UserError(f"{path}: vocab_size", f"{vocab_size!r:.22}", f"must be 1 to {MOST_IDS}")
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+        rule = f"must be printable text of 1 to {_LONGEST_NAME} characters"
+        raise UserError(f"{path}: name", f"{name!r:.22}", rule)
+    most = math.log(vocab_size)
+    is_number = type(entropy_nats) in (int, float)
+    if entropy_nats is not None and not (is_number and 0 <= entropy_nats <= most):
+        rule = f"must be null or from 0 to {most:.4f}, the logarithm of vocab_size"
+        raise UserError(f"{path}: entropy_nats", f"{entropy_nats!r:.22}", rule)
+    return vocab_size, name, None if entropy_nats is None else float(entropy_nats)

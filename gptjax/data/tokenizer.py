@@ -1,0 +1,176 @@
+"""Text to token ids and back: characters, or ids as numbers; stored as JSON, never pickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from typing import Any
+
+import numpy as np
+
+from gptjax.system.errors import UserError
+
+# Token files hold ids in 16 bits.
+MOST_IDS = 2**16
+
+
+@dataclasses.dataclass(frozen=True)
+class CharTokenizer:
+    """One token per character; ids follow the code points' order, as nanoGPT's do."""
+
+    symbols: str
+
+    @classmethod
+    def of_text(cls, text: str) -> CharTokenizer:
+        """The tokenizer of the distinct characters of `text`."""
+        return cls("".join(sorted(set(text))))
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> CharTokenizer:
+        """The tokenizer that `to_json` described.
+
+        Raises:
+          UserError: when its symbols are not in order.
+        """
+        symbols = stored.get("symbols")
+        if not isinstance(symbols, str) or not symbols or symbols != "".join(sorted(set(symbols))):
+            raise UserError("tokenizer", f"{symbols!r:.22}", "must be distinct symbols in order")
+        try:
+            symbols.encode()
+        except UnicodeEncodeError as error:
+            raise UserError("tokenizer", f"{symbols!r:.22}", "is no text in UTF-8") from error
+        return cls(symbols)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object from which `from_json` makes an equal tokenizer."""
+        return {"kind": "char", "symbols": self.symbols}
+
+    @property
+    def unit(self) -> str:
+        """What a token is, in a word."""
+        return "char"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return len(self.symbols)
+
+    @property
+    def default_prompt(self) -> str:
+        """What to begin with: a newline, or where there is none the first symbol."""
+        return "\n" if "\n" in self.symbols else self.symbols[0]
+
+    @property
+    def bytes_per_token(self) -> np.ndarray | None:
+        """UTF-8 bytes of each token id's text, for losses per byte."""
+        return np.array([len(symbol.encode()) for symbol in self.symbols], dtype=np.int32)
+
+    def encode(self, text: str, *, what: str = "text") -> np.ndarray:
+        """Token ids of `text`, in the smallest unsigned dtype that holds every id.
+
+        Raises:
+          UserError: naming the first character that is not in the vocabulary.
+        """
+        points = _code_points(text)
+        table = _code_points(self.symbols)
+        ids = np.minimum(np.searchsorted(table, points), len(table) - 1)
+        wrong = np.flatnonzero(table[ids] != points)
+        if wrong.size:
+            symbol = text[wrong[0]]
+            name = unicodedata.name(symbol, "unnamed")
+            raise UserError(
+                what,
+                f"{symbol!r} (U+{ord(symbol):04X} {name})",
+                f"is not in the {self.vocab_size}-symbol vocabulary",
+                f"Known: {self.symbols!r}",
+            )
+        return ids.astype(np.min_scalar_type(self.vocab_size - 1))
+
+    def decode(self, ids: np.ndarray) -> str:
+        """The text of token ids."""
+        return "".join(map(self.symbols.__getitem__, np.asarray(ids).tolist()))
+
+
+@dataclasses.dataclass(frozen=True)
+class IdTokenizer:
+    """Tokens of which nothing is known but their ids; as text, the ids are written as numbers."""
+
+    vocab_size: int
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> IdTokenizer:
+        """The tokenizer that `to_json` described.
+
+        Raises:
+          UserError: when the number of ids is not one that 16 bits can hold.
+        """
+        vocab_size = stored.get("vocab_size")
+        if type(vocab_size) is not int or not 1 <= vocab_size <= MOST_IDS:
+            raise UserError("tokenizer", f"{vocab_size!r:.22}", f"must have 1 to {MOST_IDS} ids")
+        return cls(vocab_size)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object from which `from_json` makes an equal tokenizer."""
+        return {"kind": "ids", "vocab_size": self.vocab_size}
+
+    @property
+    def unit(self) -> str:
+        """What a token is, in a word."""
+        return "token"
+
+    @property
+    def default_prompt(self) -> str:
+        """What to begin with: the last id, which in GPT-2's vocabulary separates documents."""
+        return str(self.vocab_size - 1)
+
+    @property
+    def bytes_per_token(self) -> np.ndarray | None:
+        """None: what the ids stand for is not known."""
+        return None
+
+    def encode(self, text: str, *, what: str = "text") -> np.ndarray:
+        """The ids that `text` writes as numbers with white space between.
+
+        Raises:
+          UserError: naming the first word that is no id, or if there is no word.
+        """
+        words = text.split()
+        for word in words or [""]:
+            # No id has so many digits; int() would refuse thousands of them.
+            is_number = word.isascii() and word.isdigit() and len(word) < 10
+            if not is_number or int(word) >= self.vocab_size:
+                raise UserError(
+                    what,
+                    f"{word!r:.22}",
+                    f"is no token id; ids are 0 to {self.vocab_size - 1}",
+                    "Write them as numbers with spaces between: 12 5 900.",
+                )
+        return np.array([int(word) for word in words], dtype=np.uint16)
+
+    def decode(self, ids: np.ndarray) -> str:
+        """The ids as numbers, each after a space: so what follows a text can be added in pieces."""
+        return "".join(f" {token}" for token in np.asarray(ids).tolist())
+
+
+Tokenizer = CharTokenizer | IdTokenizer
+
+_KINDS: dict[object, type[CharTokenizer] | type[IdTokenizer]] = {
+    "char": CharTokenizer,
+    "ids": IdTokenizer,
+}
+
+
+def from_json(stored: dict[str, Any]) -> Tokenizer:
+    """The tokenizer, of either kind, that its `to_json` described.
+
+    Raises:
+      UserError: when the description is of another kind or breaks a rule of its kind.
+    """
+    kind = stored.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise UserError("tokenizer", f"{kind!s:.22}", "must be of kind 'char' or 'ids'")
+    return _KINDS[kind].from_json(stored)
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")

@@ -1,0 +1,194 @@
+"""Generating text from a GPT: nanoGPT's distribution, computed with a key-value cache; no I/O.
+
+nanoGPT feeds the model the last `block_size` tokens at positions 0, 1, …. Up to block_size tokens
+a cache holds what earlier tokens contributed. Beyond, every new token moves all others one
+position down, which changes their keys and values: then the window is computed anew, which is
+exactly what nanoGPT computes. (A cache that merely slides would be another model.) A window that
+gives up `stride` tokens at once is computed anew as much less often, and grows again in between:
+far quicker, from the same model, with at least block_size − stride tokens in view.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from gptjax.config.config import GPTConfig
+from gptjax.model.gpt import LayerCache, empty_caches
+
+
+def continuations(
+    graph: nnx.GraphDef,
+    config: GPTConfig,
+    params: nnx.State,
+    ids: np.ndarray,
+    key: jax.Array,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    stride: int,
+    n_slots: int,
+    n_symbols: int,
+) -> Iterator[np.ndarray]:
+    """Yields the tokens that follow `ids` in each of `num_samples` texts, some at a time.
+
+    Each array has axes B and up to `n_slots`; sample b's i-th token depends on the key, b and i
+    alone: neither on how many samples there are nor on how they are cut into arrays. Only the first
+    `n_symbols` of the vocabulary are drawn: the others pad it.
+    """
+    settings: dict[str, Any] = dict(n_slots=n_slots, top_k=top_k, n_symbols=n_symbols)
+    # The length is an argument, so that prompts of any length share one compiled program.
+    read = jax.jit(functools.partial(begin, graph, config))
+    grown = jax.jit(functools.partial(grow, graph, **settings), donate_argnums=1)
+    slid = jax.jit(functools.partial(slide, graph, **settings), donate_argnums=1)
+    window_BT, length = pad_prompt(ids, block_size=config.block_size, batch_size=num_samples)
+    progress, n_done = read(params, window_BT, length, 0), 0
+    while n_done < max_new_tokens:
+        if length == config.block_size and stride > 1:
+            window_BT = np.pad(progress.window_BT[:, stride:], ((0, 0), (0, stride)))
+            length -= stride
+            progress = read(params, window_BT, length, n_done)
+        is_full = length == config.block_size
+        room = n_slots if is_full else config.block_size - length
+        n_tokens = min(room, n_slots, max_new_tokens - n_done)
+        progress, tokens_BK = (slid if is_full else grown)(
+            params, progress, key, n_tokens, jnp.asarray(temperature, jnp.float32)
+        )
+        length += 0 if is_full else n_tokens
+        n_done += n_tokens
+        yield np.asarray(tokens_BK)[:, :n_tokens]
+
+
+@flax.struct.dataclass
+class Progress:
+    """Where generation stands: all samples of a batch have the same number of tokens."""
+
+    window_BT: jax.Array  # the last tokens, from position 0 on; padding after `length`
+    length: jax.Array  # tokens in the window
+    n_new: jax.Array  # tokens generated so far
+    logits_BV: jax.Array  # of the next token
+    caches: list[LayerCache]  # of the window's tokens, where `grow` is to follow
+
+
+def begin(
+    graph: nnx.GraphDef,
+    config: GPTConfig,
+    params: nnx.State,
+    window_BT: jax.Array,
+    length: int,
+    n_new: int,
+) -> Progress:
+    """The state after reading `length` ≥ 1 tokens, n_new of them ours, padded to block_size."""
+    logits_BV, caches = nnx.merge(graph, params).next_logits(
+        window_BT, last=length - 1, caches=empty_caches(config, window_BT.shape[0]), start=0
+    )
+    return Progress(
+        window_BT=jnp.asarray(window_BT),
+        length=jnp.asarray(length, jnp.int32),
+        n_new=jnp.asarray(n_new, jnp.int32),
+        logits_BV=logits_BV,
+        caches=caches,
+    )
+
+
+def choose(
+    logits_BV: jax.Array, keys_B: jax.Array, *, temperature: jax.Array, top_k: int
+) -> jax.Array:
+    """One token per row: softmax(logits / temperature) over the top_k likeliest; ties stay in.
+
+    temperature 0 takes the likeliest token; top_k 0 keeps all. Source: nanoGPT model.py, generate.
+    """
+    scaled_BV = logits_BV / jnp.where(temperature == 0, 1, temperature)
+    if top_k:
+        kept_BK, _ = jax.lax.top_k(scaled_BV, min(top_k, scaled_BV.shape[-1]))
+        scaled_BV = jnp.where(scaled_BV < kept_BK[:, -1:], -jnp.inf, scaled_BV)
+    drawn_B = jax.vmap(jax.random.categorical)(keys_B, scaled_BV)
+    return jnp.where(temperature == 0, jnp.argmax(logits_BV, axis=-1), drawn_B).astype(jnp.int32)
+
+
+def grow(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    progress: Progress,
+    key: jax.Array,
+    n_tokens: jax.Array,
+    temperature: jax.Array,
+    **settings: int,
+) -> tuple[Progress, jax.Array]:
+    """Generates `n_tokens` ≤ n_slots more, for which the window has room.
+
+    Returns the state after them, and the tokens, axes B, n_slots; settings are `_repeated`'s.
+    """
+    model = nnx.merge(graph, params)
+
+    def take(progress, token_B):
+        window_BT = jax.lax.dynamic_update_slice_in_dim(
+            progress.window_BT, token_B[:, None], progress.length, axis=1
+        )
+        logits_BV, caches = model.next_logits(
+            token_B[:, None], last=0, caches=progress.caches, start=progress.length
+        )
+        return Progress(window_BT, progress.length + 1, progress.n_new + 1, logits_BV, caches)
+
+    return _repeated(take, progress, key, n_tokens, temperature, **settings)
+
+
+def slide(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    progress: Progress,
+    key: jax.Array,
+    n_tokens: jax.Array,
+    temperature: jax.Array,
+    **settings: int,
+) -> tuple[Progress, jax.Array]:
+    """As `grow`, for a full window, whose first token makes room for each new one.
+
+    Every window is computed anew, and nothing of it is kept for the next.
+    """
+    model = nnx.merge(graph, params)
+
+    def take(progress, token_B):
+        window_BT = jnp.concatenate([progress.window_BT[:, 1:], token_B[:, None]], axis=1)
+        logits_BV, _ = model.next_logits(
+            window_BT, last=window_BT.shape[1] - 1, caches=None, start=0
+        )
+        return progress.replace(window_BT=window_BT, n_new=progress.n_new + 1, logits_BV=logits_BV)
+
+    return _repeated(take, progress, key, n_tokens, temperature, **settings)
+
+
+def _repeated(take, progress, key, n_tokens, temperature, *, n_slots, top_k, n_symbols):
+    """`n_tokens` times: draws each sample's next token and lets `take` put it into the window."""
+    B = progress.window_BT.shape[0]
+
+    def one_token(index, carry):
+        progress, tokens_BK = carry
+        at = jax.vmap(lambda b: jax.random.fold_in(jax.random.fold_in(key, b), progress.n_new))
+        token_B = choose(
+            progress.logits_BV[:, :n_symbols],
+            at(jnp.arange(B)),
+            temperature=temperature,
+            top_k=top_k,
+        )
+        return take(progress, token_B), tokens_BK.at[:, index].set(token_B)
+
+    empty_BK = jnp.zeros((B, n_slots), jnp.int32)
+    return jax.lax.fori_loop(0, n_tokens, one_token, (progress, empty_BK))
+
+
+def pad_prompt(ids: np.ndarray, *, block_size: int, batch_size: int) -> tuple[np.ndarray, int]:
+    """The last block_size tokens of a prompt, padded and repeated (BT), and how many they are."""
+    kept = np.asarray(ids, np.int32)[-block_size:]
+    prompt_T = np.zeros(block_size, np.int32)
+    prompt_T[: len(kept)] = kept
+    return np.tile(prompt_T, (batch_size, 1)), len(kept)

@@ -1,0 +1,81 @@
+"""What can be made again but is better kept between runs: the user's cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import jax
+
+# Programs that compile faster than this are not worth a file.
+_LEAST_COMPILE_SECONDS = 0.2
+
+
+def folder() -> Path | None:
+    """In GPTJAX_CACHE_DIR, or else in the user's cache; None without a home."""
+    asked = os.environ.get("GPTJAX_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
+    if asked:
+        return Path(asked) / "gptjax"
+    home = os.environ.get("HOME")
+    return Path(home) / ".cache" / "gptjax" if home else None
+
+
+def keep_compiled_programs() -> None:
+    """From here on, programs that XLA compiles are kept for the next process; call it early.
+
+    GPTJAX_COMPILE_CACHE=0 switches that off; JAX_COMPILATION_CACHE_DIR, where set, says where
+    instead. A folder that cannot be written is done without.
+    """
+    kept = folder()
+    if os.environ.get("GPTJAX_COMPILE_CACHE") == "0" or kept is None:
+        return
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    # A folder shared between machines must not hand one processor's program to another.
+    path = kept / "compiled" / hashlib.sha256(processor("flags").encode()).hexdigest()[:12]
+    # JAX makes the folder with the first program it keeps: bad input leaves nothing behind.
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_COMPILE_SECONDS)
+
+
+def numbers(path: Path) -> dict[str, float]:
+    """The numbers remembered in a file, none of them if it is missing or damaged."""
+    try:
+        return {key: float(value) for key, value in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def keep_number(path: Path, key: str, value: float) -> None:
+    """Remembers a number, if the file can be written: a cache is only a cache."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({**numbers(path), key: value}))
+        os.replace(temporary, path)
+
+
+def program() -> str:
+    """A digest of gptjax's own source: what one version counted, another may count otherwise."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def processor(field: str = "model name") -> str:
+    """What Linux tells of the first processor; "unknown processor" elsewhere."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    except OSError:
+        pass
+    return "unknown processor"

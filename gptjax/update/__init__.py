@@ -1,0 +1,4 @@
+"""One update of the weights: pure functions from state and batch to state and metrics.
+
+`step` makes it, `optim` and `muon` are the rules it follows. Imports `model` and what is below.
+"""

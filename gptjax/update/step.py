@@ -1,0 +1,160 @@
+"""The pure functions that train and evaluate: no I/O, no jit; program.py compiles them once."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from gptjax.config.config import GPTConfig, is_small_vocabulary
+from gptjax.model import gradients
+from gptjax.model.gpt import GPT
+from gptjax.update import optim
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that an update changes: the number of updates made, weights and optimizer state."""
+
+    step: jax.Array
+    params: nnx.State
+    opt_state: Any
+
+
+def named_key(seed: int, name: str) -> jax.Array:
+    """The seed's random key for one purpose; different names give unrelated streams."""
+    # Named, so that no setting of the environment changes what a seed means.
+    key = jax.random.key(seed, impl="threefry2x32")
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def model_graph(config: GPTConfig) -> nnx.GraphDef:
+    """The model's structure without its weights."""
+    return nnx.split(nnx.eval_shape(lambda: GPT(config, rngs=nnx.Rngs(0))))[0]
+
+
+def initial_state(config: GPTConfig, tx: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first update."""
+    model = GPT(config, rngs=nnx.Rngs(params=named_key(seed, "params")))
+    params = nnx.state(model, nnx.Param)
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
+
+
+def next_token_losses(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
+    """Cross-entropy of each target, nats, axes BT.
+
+    Of a small vocabulary the target's logit is picked by a fused comparison; of a large one, where
+    that would read all logits once more, by an index, with the gradient by hand.
+    """
+    if not is_small_vocabulary(logits_BTV.shape[-1]):
+        return gradients.cross_entropy(logits_BTV, targets_BT)
+    is_target_BTV = targets_BT[..., None] == jnp.arange(logits_BTV.shape[-1])[None, None]
+    target_logit_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0), axis=-1)
+    return jax.nn.logsumexp(logits_BTV, axis=-1) - target_logit_BT
+
+
+def windows(tokens: jax.Array, offsets: jax.Array, block_size: int) -> tuple[jax.Array, jax.Array]:
+    """Inputs and targets of the windows at `offsets`: int32, with a last axis of block_size."""
+    steps_T = jnp.arange(block_size + 1).reshape(*[1] * offsets.ndim, -1)
+    ids = tokens[offsets[..., None] + steps_T].astype(jnp.int32)
+    return ids[..., :-1], ids[..., 1:]
+
+
+def train_step(
+    graph: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    dropout_key: jax.Array | None,
+    state: TrainState,
+    x_ABT: jax.Array,
+    y_ABT: jax.Array,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One optimizer update from A micro-batches of inputs x and targets y.
+
+    `dropout_key` None means no dropout.
+
+    Returns the new state and {"loss": nats per token, "grad_norm": before clipping}.
+    """
+
+    def loss_of(params, x_BT, y_BT, micro):
+        rngs = None
+        if dropout_key is not None:
+            key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), micro)
+            rngs = nnx.Rngs(dropout=key)
+        logits_BTV = nnx.merge(graph, params)(x_BT, rngs=rngs)
+        return next_token_losses(logits_BTV, y_BT).mean()
+
+    def add_micro_batch(total, inputs):
+        loss, grads = jax.value_and_grad(loss_of)(state.params, *inputs)
+        return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, (loss, grads)), None
+
+    n_micro = x_ABT.shape[0]
+    if n_micro == 1:
+        loss, grads = jax.value_and_grad(loss_of)(state.params, x_ABT[0], y_ABT[0], 0)
+    else:
+        wide = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)),
+            state.params,
+        )
+        zero = jnp.zeros((), jnp.promote_types(jnp.result_type(*jax.tree.leaves(wide)), "float32"))
+        total, _ = jax.lax.scan(add_micro_batch, (zero, wide), (x_ABT, y_ABT, jnp.arange(n_micro)))
+        loss, grads = jax.tree.map(lambda leaf: leaf / n_micro, total)
+    grad_norm = optim.wide_norm(grads)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+    new_state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
+    return new_state, {"loss": loss, "grad_norm": grad_norm}
+
+
+def train_steps(
+    graph: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    dropout_key: jax.Array | None,
+    block_size: int,
+    tokens: jax.Array,
+    state: TrainState,
+    offsets_KAB: jax.Array,
+    n_updates: jax.Array,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The first `n_updates` of K updates in one dispatch; metrics are arrays of length K.
+
+    The number is an argument of one compiled loop, not its shape: every chunk, however short,
+    runs the same machine code, so that how a run is cut into chunks cannot change a bit of it.
+    """
+    n_slots = offsets_KAB.shape[0]
+    empty = {"loss": jnp.zeros(n_slots), "grad_norm": jnp.zeros(n_slots)}
+
+    def one_update(index, carry):
+        state, metrics_K = carry
+        offsets_AB = offsets_KAB[index]
+        x_ABT, y_ABT = windows(tokens, offsets_AB, block_size)
+        state, metrics = train_step(graph, tx, dropout_key, state, x_ABT, y_ABT)
+        metrics_K = {
+            name: values_K.at[index].set(metrics[name].astype(values_K.dtype))
+            for name, values_K in metrics_K.items()
+        }
+        return state, metrics_K
+
+    return jax.lax.fori_loop(0, n_updates, one_update, (state, empty))
+
+
+def window_losses(
+    graph: nnx.GraphDef,
+    block_size: int,
+    params: nnx.State,
+    tokens: jax.Array,
+    offsets_CB: jax.Array,
+) -> jax.Array:
+    """Mean loss of each window, nats per token, axes CB, in one dispatch of C batches."""
+    model = nnx.merge(graph, params)
+
+    def batch_losses(offsets_B):
+        x_BT, y_BT = windows(tokens, offsets_B, block_size)
+        return next_token_losses(model(x_BT), y_BT).mean(axis=-1)
+
+    return jax.lax.map(batch_losses, offsets_CB)

@@ -1,0 +1,61 @@
+"""What is shown of a run's progress, on a terminal and elsewhere."""
+
+import functools
+import io
+
+import pytest
+
+from gptjax.run import progress
+from gptjax.run.progress import Display, count, duration
+
+FIGURES = {"loss": "1.2345", "tok/s": "40k", "mfu": "41%"}
+
+
+def shown(monkeypatch, *, terminal, width, steps):
+    """All that a display writes while a run of 2,000 updates passes `steps`."""
+    file = io.StringIO()
+    console = functools.partial(
+        progress._Console, file=file, force_terminal=terminal, width=width, legacy_windows=False
+    )
+    monkeypatch.setattr(progress, "_Console", console)
+    with Display(n_updates=2000, step=0) as display:
+        for step in steps:
+            display.update(step, FIGURES, eta_seconds=125)
+        display.message("val 1.9 ± 0.1")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_terminal_gets_a_bar_with_all_figures(monkeypatch, width):
+    text = shown(monkeypatch, terminal=True, width=width, steps=[10, 2000])
+    assert "━" in text and "\x1b[" in text
+    assert "2000/2000 · loss 1.2345" in text
+    assert ("left 2 min 05 s" in text) == (width == 100)
+    assert "val 1.9 ± 0.1" in text
+
+
+def test_elsewhere_lines_come_seldom_and_plain(monkeypatch):
+    text = shown(monkeypatch, terminal=False, width=100, steps=[*range(10, 500, 10), 2000])
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    # The first, the last and the message: the others came within five seconds.
+    assert lines == [
+        "step 10/2000 · loss 1.2345 · tok/s 40k · mfu 41% · left 2 min 05 s",
+        "step 2000/2000 · loss 1.2345 · tok/s 40k · mfu 41% · left 2 min 05 s",
+        "val 1.9 ± 0.1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (61, "1 min 01 s"), (3599, "59 min 59 s"), (7830, "2 h 10 min")],
+)
+def test_durations_as_a_person_says_them(seconds, words):
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(7, "7"), (795_904, "795.9k"), (1.25e6, "1.25M"), (3e9, "3G")]
+)
+def test_counts_with_a_unit_letter(value, words):
+    assert count(value) == words
