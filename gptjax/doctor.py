@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 import gptjax
-from gptjax.device import flops, mesh
-from gptjax.run import runlog
-from gptjax.system import cache, versions
+from gptjax.device import devices as devices_module
+from gptjax.device import memory, peak
+from gptjax.system import cache, files, versions
 from gptjax.system.command import printable
-from gptjax.system.errors import RunError, UserError
+from gptjax.system.errors import RunError
 
 # What JAX, XLA, CUDA and gptjax itself heed.
 _HEEDED = ("CUDA_VISIBLE_DEVICES", "GPTJAX_", "JAX_", "XLA_")
@@ -35,10 +35,9 @@ def doctor(*, json: str | None) -> None:
       UserError: if the backend asked for is not there, or the folder of the file `json` is not.
       RunError: if the device cannot do what is measured.
     """
-    if json and not Path(json).absolute().parent.is_dir():
-        raise UserError("--json", json, "its folder does not exist")
+    files.check_folder_of("--json", json)
     cache.keep_compiled_programs()
-    devices, why = mesh.available_devices()
+    devices, why = devices_module.available_devices()
     found: dict[str, Any] = {
         "versions": installed(),
         "devices": description(devices, why),
@@ -57,7 +56,7 @@ def doctor(*, json: str | None) -> None:
     if json:
         found["rates"] = [rate.to_json() for rate in measured]
         found["dispatch_us"] = microseconds
-        runlog.write_atomically(Path(json), runlog.pretty_json(found))
+        files.write_atomically(Path(json), files.pretty_json(found))
 
 
 def installed() -> dict[str, str]:
@@ -75,11 +74,11 @@ def description(devices: list[jax.Device], why: str) -> dict[str, Any]:
     device = devices[0]
     is_cpu = device.platform == "cpu"
     return {
-        **mesh.machine(devices),
+        **devices_module.machine(devices),
         "why": why,
         "processor": cache.processor(),
         "compute_capability": getattr(device, "compute_capability", None),
-        "memory_bytes": mesh.memory_bytes(device),
+        "memory_bytes": memory.memory_bytes(device),
         # Of a GPU, the runtime's: "PJRT C API cuda 13000".
         "runtime": None if is_cpu else " ".join(device.client.platform_version.split()),
         "cpu_is_reachable": is_cpu or _is_cpu_reachable(),
@@ -149,23 +148,23 @@ def rates(device: jax.Device) -> list[Rate]:
         Rate(
             f"matrix product, {words}",
             "FLOP/s",
-            flops.matmul_rate(device, dtype, precision=precision, seconds=seconds),
-            flops.table_peak(kind, dtype, precision=precision),
+            peak.matmul_rate(device, dtype, precision=precision, seconds=seconds),
+            peak.table_peak(kind, dtype, precision=precision),
         )
         for dtype, precision, words in products
     ] + [
         Rate(
             "memory, read and written",
             "B/s",
-            flops.copy_rate(device, seconds=seconds),
-            flops.table_bandwidth(kind),
+            peak.copy_rate(device, seconds=seconds),
+            peak.table_bandwidth(kind),
         )
     ]
 
 
 def has_tf32(device: jax.Device) -> bool:
     """Whether it multiplies float32 as TF32 unless told otherwise: NVIDIA's, from Ampere on."""
-    return mesh.compute_capability(device) >= mesh.AMPERE
+    return devices_module.compute_capability(device) >= devices_module.AMPERE
 
 
 def dispatch_us(device: jax.Device) -> float:

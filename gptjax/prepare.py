@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from gptjax.data import markov, token_files
-from gptjax.run import runlog
+from gptjax.run.progress import counted
+from gptjax.system import files
 from gptjax.system.errors import UserError, did_you_mean
 
 DATASETS = ("markov",)
@@ -48,7 +46,7 @@ def prepare(
         raise UserError("--n_val", n_val, f"must be ≥ 0 and < n_tokens {n_tokens}")
     folder = Path(out_dir)
     _check_unused(folder)
-    needed, free = n_tokens * token_files.DTYPE.itemsize, runlog.free_space(folder)
+    needed, free = n_tokens * token_files.DTYPE.itemsize, files.free_space(folder)
     if free < needed:
         raise UserError("--out_dir", folder, f"{needed:,} bytes are needed, {free:,} are free")
     n_val = n_val or min(n_tokens - 1, max(1, round(n_tokens * val_fraction)))
@@ -62,9 +60,9 @@ def prepare(
         entropy_nats=markov.entropy_nats(),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    runlog.write_atomically(folder / token_files.META, runlog.pretty_json(meta))
+    files.write_atomically(folder / token_files.META, files.pretty_json(meta))
     for file, ids in drawn.items():
-        runlog.write_atomically(folder / file, ids.data)
+        files.write_atomically(folder / file, ids.data)
     print(
         f"{folder}: {sizes[token_files.TRAIN]:,} train and {n_val:,} val tokens of "
         f"{token_files.GPT2_VOCABULARY:,} symbols; entropy {markov.entropy_nats():.4f} nats/token"
@@ -72,26 +70,14 @@ def prepare(
 
 
 def _check_unused(folder: Path) -> None:
-    runlog.check_writable(folder, flag="--out_dir")
+    files.check_writable(folder, flag="--out_dir")
     if folder.exists() and any(folder.iterdir()):
         raise UserError("--out_dir", folder, "is not empty", "Choose another --out_dir.")
 
 
 def _joined(table: np.ndarray, file: str, n_tokens: int, seed: int) -> np.ndarray:
     """The chains of a file, one behind the other, cut to `n_tokens`."""
-    blocks = list(
-        _told(markov.chains(table, n_tokens, seed, stream=_STREAMS[file]), file, n_tokens)
-    )
+    chains = markov.chains(table, n_tokens, seed, stream=_STREAMS[file])
+    told = counted(chains, n_tokens, f"tokens of {file}", every=_LINE_SECONDS, size=np.size)
+    blocks = list(told)
     return np.concatenate(blocks, axis=1).reshape(-1)[:n_tokens]
-
-
-def _told(blocks: Iterator[np.ndarray], file: str, n_tokens: int) -> Iterator[np.ndarray]:
-    """The same blocks; says on stderr every few seconds how many tokens there are."""
-    n_done, start = 0, time.monotonic()
-    last = start
-    for block in blocks:
-        yield block
-        n_done, now = n_done + block.size, time.monotonic()
-        if now - last > _LINE_SECONDS:
-            last, left = now, (now - start) / n_done * (n_tokens - n_done)
-            print(f"{file}: {n_done:,} of {n_tokens:,} tokens, left {left:.0f} s", file=sys.stderr)

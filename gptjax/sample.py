@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from gptjax.device import kernels, mesh
+from gptjax.data.tokenizer import Tokenizer
+from gptjax.device import kernels
+from gptjax.device.devices import available_devices
 from gptjax.model import generate
-from gptjax.run import checkpoint
+from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.metadata import model_config, stored_tokenizer
+from gptjax.run.reader import read_checkpoint
 from gptjax.system import cache
 from gptjax.system.command import printable
 from gptjax.system.errors import UserError
@@ -50,29 +52,13 @@ def sample(
     _check_ranges(num_samples, max_new_tokens, temperature, top_k, seed)
     text = _prompt_text(prompt, prompt_file)
     cache.keep_compiled_programs()
-    mesh.available_devices()  # Asked for here, a backend that is missing is a clear error.
-    with checkpoint.open_for_reading(out_dir) as checkpoints:
-        found = checkpoints.restore(checkpoint.select_step(checkpoints, step))
+    available_devices()  # Asked for here, a backend that is missing is a clear error.
+    found = read_checkpoint(out_dir, step)
     tokenizer = stored_tokenizer(found.meta)
     text = text or tokenizer.default_prompt
     ids = tokenizer.encode(text, what="prompt")
-    block_size = model_config(found.meta).block_size
-    most = max(1, block_size - 1)
-    if not 1 <= stride <= most:
-        raise UserError("--stride", stride, f"must be from 1 to {most}, block_size - 1")
-    if len(ids) > block_size:
-        print(
-            f"gptjax: the prompt has {len(ids)} tokens; the model sees the last {block_size}",
-            file=sys.stderr,
-        )
-    corpus = found.meta["corpus"]
-    if corpus["fallback_reason"]:
-        print(
-            f"gptjax: this model was trained on the {corpus['name']} corpus, not on "
-            f"{corpus['requested']}",
-            file=sys.stderr,
-        )
-    chunks = continuations(
+    _check_window(found, n_prompt=len(ids), stride=stride)
+    chunks = generated_tokens(
         found,
         ids,
         num_samples=num_samples,
@@ -82,6 +68,11 @@ def sample(
         seed=seed,
         stride=stride,
     )
+    print_samples(text, chunks, tokenizer)
+
+
+def print_samples(text: str, chunks: Iterable[np.ndarray], tokenizer: Tokenizer) -> None:
+    """Prints a prompt with each sample's continuation, the first one as its tokens come."""
     written: list[np.ndarray] = []
     _write(text)
     for tokens_BK in chunks:
@@ -93,16 +84,16 @@ def sample(
         _write(text + tokenizer.decode(tokens_T) + "\n---------------\n")
 
 
-def continuations(
-    found: checkpoint.Checkpoint, ids: np.ndarray, *, seed: int, **settings: Any
+def generated_tokens(
+    found: Checkpoint, ids: np.ndarray, *, seed: int, **settings: Any
 ) -> Iterator[np.ndarray]:
     """Yields the next few tokens of every sample, axes B and up to _TOKENS_PER_DISPATCH."""
     # Most tokens are computed one at a time, for which no kernel is fused.
-    config = dataclasses.replace(model_config(found.meta), attention="xla")
-    with kernels.matmul_precision(config):
+    model = kernels.with_attention(model_config(found.meta), "xla", jax.devices()[0])
+    with kernels.matmul_precision(model):
         yield from generate.continuations(
-            model_graph(config),
-            config,
+            model_graph(model),
+            model,
             jax.device_put(found.state.params),
             ids,
             named_key(seed, "sample"),
@@ -110,6 +101,20 @@ def continuations(
             n_symbols=stored_tokenizer(found.meta).vocab_size,
             **settings,
         )
+
+
+def _check_window(found: Checkpoint, *, n_prompt: int, stride: int) -> None:
+    """Checks a stride against the model, and says what of the model the user may not expect."""
+    block_size, corpus = model_config(found.meta).block_size, found.meta["corpus"]
+    most = max(1, block_size - 1)
+    if not 1 <= stride <= most:
+        raise UserError("--stride", stride, f"must be from 1 to {most}, block_size - 1")
+    if n_prompt > block_size:
+        words = f"the prompt has {n_prompt} tokens; the model sees the last {block_size}"
+        print(f"gptjax: {words}", file=sys.stderr)
+    if corpus["fallback_reason"]:
+        words = f"trained on the {corpus['name']} corpus, not on {corpus['requested']}"
+        print(f"gptjax: this model was {words}", file=sys.stderr)
 
 
 def _check_ranges(

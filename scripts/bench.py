@@ -24,12 +24,10 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--json", metavar="FILE", help="write the figures there as well")
     flags.add_argument("--plot", metavar="FILE", help="of scale: draw the growth there")
     overrides, others = config_file.split_overrides(argv)
-    arguments, leftovers = flags.parse_known_args(others)
-    flags.exit_on_leftovers(leftovers)
-    settings = vars(arguments)
-    path, peer_path = settings.pop("config"), settings.pop("peer_config")
+    settings = vars(flags.parse_all(others))
+    path, peer = settings.pop("config"), settings.pop("peer_config")
     config = config_file.load_config(path, overrides)
-    peer_config = config_file.load_config(peer_path, {}) if peer_path else config
+    peer_config = config_file.load_config(peer, {}) if peer else config
     given = ["--config", path, *(f"--config.{name}={text}" for name, text in overrides.items())]
     from gptjax.bench import bench  # JAX is imported only once flags and config are good
 

@@ -6,8 +6,7 @@ from gptjax.system import command
 def main(argv: list[str]) -> None:
     flags = command.Flags(description=__doc__)
     flags.add_argument("--json", metavar="FILE", help="write what is found there as well")
-    arguments, leftovers = flags.parse_known_args(argv)
-    flags.exit_on_leftovers(leftovers)
+    arguments = flags.parse_all(argv)
     from gptjax.doctor import doctor  # JAX is imported only once the flags are good
 
     doctor(json=arguments.json)

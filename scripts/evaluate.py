@@ -8,8 +8,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--out_dir", required=True, help="the run directory")
     flags.add_argument("--step", default="best", help="best, latest or a step (default: best)")
     flags.add_argument("--context", type=int, default=0, help="tokens of context (default: all)")
-    arguments, leftovers = flags.parse_known_args(argv)
-    flags.exit_on_leftovers(leftovers)
+    arguments = flags.parse_all(argv)
     from gptjax.evaluate import evaluate  # JAX is imported only once the flags are good
 
     evaluate(arguments.out_dir, step=arguments.step, context=arguments.context)

@@ -13,10 +13,9 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--nanogpt", metavar="PATH", help="a nanoGPT checkout to compare with")
     flags.add_argument("--nanogpt_python", default=sys.executable, help="a Python that has torch")
     flags.add_argument(
-        "--rehearse", action="store_true", help="with small models on the CPU: does it all run?"
+        "--smoke_test", action="store_true", help="with small models on the CPU: does it all run?"
     )
-    arguments, leftovers = flags.parse_known_args(argv)
-    flags.exit_on_leftovers(leftovers)
+    arguments = flags.parse_all(argv)
     from gptjax.gpu_bench import measure  # Only once the flags are good.
     from gptjax.speed.gpu_parts import PARTS
 

@@ -15,8 +15,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--seed", type=int, default=1337, help="default: 1337")
     flags.add_argument("--val_fraction", type=float, default=0.001, help="default: 0.001")
     flags.add_argument("--n_val", type=int, default=0, help="val's tokens, in place of a fraction")
-    arguments, leftovers = flags.parse_known_args(argv)
-    flags.exit_on_leftovers(leftovers)
+    arguments = flags.parse_all(argv)
     from gptjax.prepare import prepare
 
     settings = vars(arguments)

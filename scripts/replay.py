@@ -16,8 +16,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--step", default="latest", help="latest, best or a step (default: latest)")
     flags.add_argument("--updates", type=int, default=50, help="updates to make (default: 50)")
     flags.add_argument("--json", metavar="FILE", help="write all numbers there as well")
-    arguments, leftovers = flags.parse_known_args(argv)
-    flags.exit_on_leftovers(leftovers)
+    arguments = flags.parse_all(argv)
     from gptjax.replay import replay  # JAX is imported only once the flags are good
 
     replay(**vars(arguments))

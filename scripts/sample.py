@@ -20,8 +20,7 @@ def main(argv: list[str]) -> None:
         default=1,
         help="tokens by which a full window moves on at once; more is quicker (default: 1)",
     )
-    arguments, leftovers = flags.parse_known_args(argv)
-    flags.exit_on_leftovers(leftovers)
+    arguments = flags.parse_all(argv)
     from gptjax.sample import sample  # JAX is imported only once the flags are good
 
     settings = vars(arguments)

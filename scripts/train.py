@@ -8,8 +8,7 @@ def main(argv: list[str]) -> int:
     flags = command.Flags(description=__doc__, epilog=config_file.knob_help())
     flags.add_argument("--config", metavar="FILE", help="a Python file with get_config()")
     overrides, others = config_file.split_overrides(argv)
-    arguments, leftovers = flags.parse_known_args(others)
-    flags.exit_on_leftovers(leftovers)
+    arguments = flags.parse_all(others)
     if not arguments.config:
         flags.error("--config is missing; for example: --config configs/shakespeare_char.py")
     config = config_file.load_config(arguments.config, overrides)

@@ -14,7 +14,8 @@ from typing import Any
 
 import ml_collections
 
-from gptjax.config.knobs import KNOBS, type_name
+from gptjax.config.knob import type_name
+from gptjax.config.knobs import KNOBS
 from gptjax.system.errors import UserError
 
 # An error suggests numbers of heads up to here: for a mistyped width of many digits, looking at
@@ -51,15 +52,6 @@ class GPTConfig:
     vocab_size: int
 
 
-def is_small_vocabulary(n_symbols: int) -> bool:
-    """Whether tokens are found by one-hot products and comparisons rather than by index.
-
-    The gradient of an index is a scatter-add, slow on CPUs and GPUs alike; that of a one-hot
-    product is another product, as long as those are small.
-    """
-    return n_symbols <= 1024
-
-
 def default_config() -> ml_collections.ConfigDict:
     """Every knob at its default, locked: a misspelt name is an error."""
     nested: dict[str, Any] = {}
@@ -85,10 +77,7 @@ def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def set_knob(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
     """Sets one knob by its dotted name."""
-    *sections, leaf = name.split(".")
-    for section in sections:
-        config = config[section]
-    config[leaf] = value
+    config.update_from_flattened_dict({name: value})
 
 
 def from_flat(values: Mapping[str, Any], *, origin: str) -> ml_collections.ConfigDict:
@@ -189,33 +178,7 @@ def decay_iters(config: ml_collections.ConfigDict) -> int:
     return config.optim.lr_decay_iters or config.train.max_iters
 
 
-def micro_batches(config: ml_collections.ConfigDict, platform: str, n_devices: int) -> int:
-    """Micro-batches an update is computed in: train.grad_accum_steps, each cut to what is quick.
-
-    The update is the same but for rounding, and for dropout, whose masks are drawn for each.
-    """
-    train = config.train
-    n_sequences = train.batch_size // train.grad_accum_steps
-    n_tokens = train.tokens_at_once or (_CPU_TOKENS_AT_ONCE if platform == "cpu" else 2**31)
-    most = min(n_sequences, n_tokens * n_devices // config.model.block_size)
-    fitting = (
-        size
-        for size in range(most, n_devices, -1)
-        if n_sequences % size == 0 and size % n_devices == 0
-    )
-    return train.batch_size // next(fitting, n_devices)
-
-
-# What a block makes of more tokens than that leaves the processor's cache before the next operation
-# reads it: nanoGPT's 16,384 tokens of width 384 take 1.8 times as long at once.
-_CPU_TOKENS_AT_ONCE = 2048
-
-
 def digest(config: ml_collections.ConfigDict) -> str:
     """A short sha256 of all knobs that can change the numbers (not of where they are written)."""
-    values = {name: value for name, value in flat(config).items() if not name.startswith(_WATCHING)}
+    values = {name: value for name, value in flat(config).items() if KNOBS[name].in_digest}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-# Watching a run, or cutting it into dispatches, changes nothing in it.
-_WATCHING = ("out_dir", "init_from", "log.", "eval.", "checkpoint.", "train.updates_per_dispatch")

@@ -1,7 +1,8 @@
 """Where a config comes from: a Python file, and single knobs from the command line.
 
 A config file is a program with a `get_config()` that starts from `default_config()` and updates
-it; run only your own. `--config.model.n_layer=6` changes one knob.
+it; run only your own. `--config.model.n_layer=6` changes one knob. (ml_collections' own
+config_flags answer a mistake with a usage text, where one line can say what is wrong.)
 """
 
 from __future__ import annotations
@@ -17,13 +18,21 @@ from pathlib import Path
 
 import ml_collections
 
-from gptjax.config.config import set_knob, validate_each, validate_together
-from gptjax.config.knobs import KNOBS, type_name
+import gptjax.config
+from gptjax.config.config import default_config, set_knob, validate_each
+from gptjax.config.knob import type_name
+from gptjax.config.knobs import KNOBS
 from gptjax.system.errors import UserError, did_you_mean
+
+# Config files may say `from gptjax.config import default_config`, short for the module that has it.
+vars(gptjax.config)["default_config"] = default_config
 
 
 def load_config(path: str, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:
-    """The config of a file with the command line's overrides applied, validated.
+    """The config of a file with the command line's overrides applied; each knob keeps its own rule.
+
+    Rules between knobs are checked by run/resume.py: a run that goes on has some of its knobs from
+    its checkpoint.
 
     Raises:
       UserError: if the file is missing, broken or has no `get_config`, or a value breaks its rule.
@@ -32,9 +41,6 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ml_collections.Confi
     for name, text in overrides.items():
         set_knob(config, name, _parse(name, text))
     validate_each(config)
-    if not os.path.isdir(os.path.join(config.out_dir, "checkpoints")):
-        # A run that goes on has other knobs from its checkpoint: resume.py puts them together.
-        validate_together(config)
     return config
 
 
@@ -97,7 +103,7 @@ def _config_of_file(path: str) -> ml_collections.ConfigDict:
             "--config",
             path,
             f"lacks {missing[0]}",
-            "Start from gptjax.config.config.default_config().",
+            "Start from gptjax.config.default_config().",
         )
     return config
 

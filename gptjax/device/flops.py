@@ -1,76 +1,20 @@
-"""How much arithmetic an update is, how fast the device could do it, and so how busy it was.
-
-FLOPs of an update come from XLA's cost analysis of the reference step, with the usual formula
-beside it. The peak is looked up by device kind and dtype; where no table can know it (CPUs, new
-cards) it is measured as the rate of a large matrix product.
-"""
+"""How much arithmetic an update is: XLA's count, with the usual formula beside it."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
 from gptjax.config.config import GPTConfig
-from gptjax.device.mesh import lacks_bfloat16, n_cores
 from gptjax.system import cache
 from gptjax.update.step import TrainState, model_graph, train_step
-
-# What nanoGPT divides by whatever the device is: an A100's bfloat16 peak, FLOP/s.
-A100_PEAK = 312e12
-
-# (words of device_kind, bfloat16, TF32, float32, memory): dense tensor-core peaks in TFLOP/s, then
-# GB/s. The first name that matches counts, so more specific names come first. A dash in NVIDIA's
-# sheets is 0, and so is what the name does not tell.
-# Sources: NVIDIA's data sheets and architecture white papers, figures with sparsity halved;
-# llm.c's table for GeForce.
-_CARDS: tuple[tuple[str, float, float, float, float], ...] = (
-    ("V100-SXM2", 0, 0, 15.7, 900),
-    ("V100-SXM3", 0, 0, 15.7, 900),
-    ("V100-PCIE", 0, 0, 14.0, 900),
-    ("T4", 0, 0, 8.1, 320),
-    (r"A100\b.*\b40GB", 312, 156, 19.5, 1555),
-    ("A100 80GB PCIe", 312, 156, 19.5, 1935),
-    (r"A100\b.*\b80GB", 312, 156, 19.5, 2039),
-    ("A100", 312, 156, 19.5, 0),
-    ("A10", 125, 62.5, 31.2, 600),
-    ("L40S", 362, 183, 91.6, 864),
-    ("L4", 121, 60, 30.3, 300),
-    ("RTX 3090", 71, 35.6, 35.6, 936),
-    ("RTX 4070 Ti", 80.2, 40.1, 40.1, 504),
-    ("RTX 4080", 97.5, 48.7, 48.7, 717),
-    ("RTX 4090", 165.2, 82.6, 82.6, 1008),
-    ("RTX 5090", 209.5, 104.8, 104.8, 1792),
-    ("H100 PCIe", 756, 378, 51, 2000),
-    ("H100 NVL", 835, 417, 60, 3900),
-    ("H100", 989.4, 494.7, 66.9, 3350),
-    ("H200 NVL", 836, 418, 60, 4800),
-    ("GH200", 990, 495, 67, 4000),
-    ("H200", 989.4, 494.7, 67, 4800),
-    ("GB200", 2500, 1250, 80, 8000),
-    ("B200", 2250, 1125, 80, 8000),
-)
-
-# Cards that share a name with a faster or slower one of the table.
-_UNLIKE_ITS_NAMESAKE = re.compile(r"Laptop|SUPER|Max-Q|\bMIG\b")
-
-
-@dataclasses.dataclass(frozen=True)
-class Peak:
-    """The rate that MFU is measured against, FLOP/s over all devices, and where it is from."""
-
-    flops_per_s: float
-    source: str
 
 
 def formula_flops(config: GPTConfig, n_params: int, n_tokens: int) -> float:
@@ -92,10 +36,16 @@ def update_flops(
     less of.
     """
     model = dataclasses.replace(model, attention="xla", attention_rows=model.block_size)
-    counted = [dataclasses.asdict(model), batch_size, n_micro, jax.__version__, cache.program()]
+    counted = [
+        dataclasses.asdict(model),
+        batch_size,
+        n_micro,
+        jax.__version__,
+        cache.source_digest(),
+    ]
     key = hashlib.sha256(json.dumps(counted).encode()).hexdigest()
     path = folder / "flops.json" if folder else None
-    if path and (known := cache.numbers(path).get(key)):
+    if path and (known := cache.floats(path).get(key)):
         return known
     flops = xla_flops(
         model_graph(model),
@@ -105,7 +55,7 @@ def update_flops(
         n_micro=n_micro,
     )
     if path:
-        cache.keep_number(path, key, flops)
+        cache.keep_float(path, key, flops)
     return flops
 
 
@@ -147,117 +97,3 @@ def compiled_flops(compiled: jax.stages.Compiled) -> float | None:
         return None
     flops = (analysis or {}).get("flops")
     return None if flops is None else float(flops)
-
-
-def table_peak(device_kind: str, dtype: str, *, precision: str = "default") -> float | None:
-    """Peak FLOP/s of a known device for matrix products of `dtype`, else None.
-
-    float32 products run as TF32 on cards that have it, as JAX lets them by default, unless
-    `precision` is "highest".
-    """
-    bfloat16, tf32, float32, _ = _card(device_kind)
-    if dtype == "bfloat16":
-        rate = bfloat16
-    else:
-        rate = float32 if precision == "highest" else tf32 or float32
-    return rate * 1e12 if rate else None
-
-
-def table_bandwidth(device_kind: str) -> float | None:
-    """Bytes/s that a known device's memory can move, else None."""
-    *_, memory = _card(device_kind)
-    return memory * 1e9 if memory else None
-
-
-def _card(device_kind: str) -> tuple[float, float, float, float]:
-    """A row of the table without its name; zeros for a device that has none."""
-    if not _UNLIKE_ITS_NAMESAKE.search(device_kind):
-        for name, bfloat16, tf32, float32, memory in _CARDS:
-            # Whole words only: an A10G is no A10, an L40 no L4.
-            if re.search(rf"\b{name}(?![0-9A-Za-z])", device_kind):
-                return bfloat16, tf32, float32, memory
-    return 0, 0, 0, 0
-
-
-def peak(
-    devices: list[jax.Device], dtype: str, *, precision: str = "default", folder: Path | None
-) -> Peak:
-    """What the devices together could do: the table's figure, else a measured one.
-
-    The highest rate ever measured on this machine is kept in `folder` (None: nowhere), since
-    a measurement can be too low, when the machine is busy, but not too high.
-    """
-    kind = devices[0].device_kind
-    known = table_peak(kind, dtype, precision=precision)
-    if known is not None:
-        is_tf32 = dtype == "float32" and known != table_peak(kind, dtype, precision="highest")
-        name = "TF32" if is_tf32 else dtype
-        return Peak(known * len(devices), f"{len(devices)} x {kind}'s peak for {name}")
-    measured = matmul_rate(devices[0], dtype, precision=precision)
-    # XLA's CPU devices share the same cores: more of them are not more arithmetic.
-    count = 1 if devices[0].platform == "cpu" else len(devices)
-    if folder is not None:
-        key = f"{kind} {cache.processor()} {n_cores()} cores {dtype} jax {jax.__version__}"
-        if devices[0].platform != "cpu":
-            key += f" {precision}"
-        measured = _highest_ever(folder / "peaks.json", key, measured)
-    return Peak(measured * count, f"measured {dtype} matmul rate of this {devices[0].platform}")
-
-
-def matmul_rate(
-    device: jax.Device, dtype: str, *, precision: str | None = None, seconds: float = 0.1
-) -> float:
-    """FLOP/s of the fastest of a few square matrix products of random numbers.
-
-    Args:
-      precision: of float32 products, as jax.numpy.matmul takes it; None: as JAX is set.
-      seconds: how long to repeat them. Short, since every start of a run measures again and the
-        highest rate is what counts.
-    """
-    n = 8192
-    if device.platform == "cpu":
-        is_emulated = dtype == "bfloat16" and lacks_bfloat16(device)
-        n = 512 if is_emulated else 1024
-    rows = np.random.default_rng(0).standard_normal((n, n), np.float32)
-    a = jax.device_put(jnp.asarray(rows, dtype), device)
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision=precision))
-    return 2.0 * n**3 / _fastest(lambda _: product(a), a, device, seconds)
-
-
-def copy_rate(device: jax.Device, *, seconds: float = 0.1) -> float:
-    """Bytes/s of memory, those read and those written, while a large array is negated."""
-    n_bytes = 2**28 if device.platform == "cpu" else 2**30
-    block = np.random.default_rng(0).random(2**20, np.float32)
-    blocks = jax.jit(lambda block: jnp.tile(block, n_bytes // block.nbytes))
-    x = blocks(jax.device_put(block, device))
-    # In place: the pages of a new array would have to be found first.
-    negated = jax.jit(jnp.negative, donate_argnums=0)
-    return 2.0 * n_bytes / _fastest(negated, x, device, seconds)
-
-
-def _fastest(
-    call: Callable[[jax.Array], jax.Array], x: jax.Array, device: jax.Device, seconds: float
-) -> float:
-    """Seconds of the fastest of the calls made within `seconds`, after one that compiles.
-
-    The first gets `x`, each other what the one before returned. On a GPU several are queued before
-    the last is waited for, since the wait, too, takes time.
-    """
-    n_queued = 1 if device.platform == "cpu" else 4
-    x = call(x).block_until_ready()
-    fastest, until = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        start = time.perf_counter()
-        for _ in range(n_queued):
-            x = call(x)
-        x.block_until_ready()
-        fastest = min(fastest, (time.perf_counter() - start) / n_queued)
-    return fastest
-
-
-def _highest_ever(path: Path, key: str, measured: float) -> float:
-    """The largest rate recorded under `key`, recording this one if it is larger."""
-    recorded = cache.numbers(path).get(key, 0.0)
-    if measured > recorded:
-        cache.keep_number(path, key, measured)
-    return max(measured, recorded)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.config.config import GPTConfig
-from gptjax.device import mesh
+from gptjax.device import devices
 from gptjax.model import attention
 from gptjax.system.errors import UserError
 
@@ -24,12 +24,16 @@ from gptjax.system.errors import UserError
 _HOPPER = (9, 0)
 _WIDEST_HEAD, _WIDEST_HEAD_ON_HOPPER = 128, 256
 
+# Measured on a CPU at contexts 64 to 256: fewer rows are more, smaller operations, more rows are
+# more products of what is masked, and scores that leave the processor's cache.
+_CPU_ROWS = 64
+
 # Relative to the largest value: bfloat16 keeps 8 bits, and both kernels round on their way.
 _BFLOAT16_TOLERANCE = 0.03
 
 
 @dataclasses.dataclass(frozen=True)
-class Attention:
+class AttentionChoice:
     """The attention of updates and of evaluations, "cudnn" or "xla", and why that one.
 
     They differ for a model with dropout: updates drop weights out, which cuDNN's does not.
@@ -40,32 +44,48 @@ class Attention:
     why: str
 
 
-def choose_attention(model: GPTConfig, device: jax.Device) -> Attention:
+def choose_attention(model: GPTConfig, device: jax.Device) -> AttentionChoice:
     """What model.attention amounts to on a device.
 
     Raises:
       UserError: if cuDNN's is asked for and cannot be had.
     """
     if model.attention == "xla":
-        return Attention("xla", "xla", "model.attention=xla")
+        return AttentionChoice("xla", "xla", "model.attention=xla")
     width = model.n_embd // model.n_head
     reason = _unsuited(model, width, device) or _trial(model.block_size, width, device)
     if not reason:
         why = "cuDNN's fused kernel was tried and agrees with XLA's"
         if model.dropout:
-            return Attention("xla", "cudnn", f"{why}, but drops no attention weights out")
-        return Attention("cudnn", "cudnn", why)
+            return AttentionChoice("xla", "cudnn", f"{why}, but drops no attention weights out")
+        return AttentionChoice("cudnn", "cudnn", why)
     if model.attention == "cudnn":
         raise UserError(
             "model.attention", "cudnn", reason, "Use --config.model.attention=auto, or xla."
         )
-    return Attention("xla", "xla", reason)
+    return AttentionChoice("xla", "xla", reason)
 
 
-def with_kernels(model: GPTConfig, device: jax.Device) -> GPTConfig:
-    """A checkpoint's model with this device's kernels for evaluating, whatever trained it."""
+def with_attention(
+    model: GPTConfig, kernel: str, device: jax.Device, *, n_tokens: int = 0
+) -> GPTConfig:
+    """The model as it is built for a device: by which kernel it attends, how many queries at once.
+
+    On a GPU one kernel for all is faster than several. `n_tokens` are those of a sequence, 0:
+    block_size.
+    """
+    n_rows = model.attention_rows
+    if not n_rows:
+        n_tokens = n_tokens or model.block_size
+        n_rows = n_tokens if device.platform != "cpu" else min(_CPU_ROWS, -(-n_tokens // 2))
+    return dataclasses.replace(model, attention=kernel, attention_rows=n_rows)
+
+
+def for_evaluation(model: GPTConfig, device: jax.Device, *, n_tokens: int = 0) -> GPTConfig:
+    """A checkpoint's model as this device evaluates it best, whatever trained it."""
     free = dataclasses.replace(model, attention="auto")
-    return dataclasses.replace(model, attention=choose_attention(free, device).evaluations)
+    kernel = choose_attention(free, device).evaluations
+    return with_attention(model, kernel, device, n_tokens=n_tokens)
 
 
 def matmul_precision(model: GPTConfig) -> contextlib.AbstractContextManager[None]:
@@ -81,8 +101,8 @@ def _unsuited(model: GPTConfig, width: int, device: jax.Device) -> str:
         return "a CPU has no fused kernel"
     if model.dtype != "bfloat16":
         return f"the fused kernel takes bfloat16, not {model.dtype}"
-    found = mesh.compute_capability(device)
-    if found < mesh.AMPERE:
+    found = devices.compute_capability(device)
+    if found < devices.AMPERE:
         return f"the fused kernel needs compute capability 8.0, this card has {found[0]}.{found[1]}"
     widest = _WIDEST_HEAD_ON_HOPPER if found >= _HOPPER else _WIDEST_HEAD
     if width % 8 or width > widest:
@@ -106,7 +126,7 @@ def _trial(n_tokens: int, width: int, device: jax.Device) -> str:
         return np.asarray(jax.jit(jax.value_and_grad(total))(parts)[1][:3], np.float32)
 
     try:
-        fused, plain = gradients(attention.fused), gradients(attention.plain)
+        fused, plain = gradients(attention.cudnn_attention), gradients(attention.xla_attention)
     except Exception as error:  # Whatever it is, there is another kernel.
         return f"the fused kernel fails here ({' '.join(str(error).split())[:120]})"
     apart = np.abs(fused - plain).max() / np.abs(plain).max()

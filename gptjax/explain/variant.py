@@ -1,4 +1,4 @@
-"""A checkpoint that goes on on one device, in one precision: a side of scripts/replay.py."""
+"""A checkpoint that goes on on one device, in one precision: a variant of scripts/replay.py."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import ml_collections
 import numpy as np
 
 from gptjax.config.config import model_config
-from gptjax.device import mesh
-from gptjax.evaluate import Evaluator, tokens_at_once
+from gptjax.device.memory import check_memory
+from gptjax.run.evaluator import Evaluator, tokens_per_batch
+from gptjax.run.inputs import Inputs
 from gptjax.system.errors import UserError
 from gptjax.update.optim import optimizer
 from gptjax.update.step import TrainState, model_graph, named_key, train_steps
@@ -71,7 +72,7 @@ def device_of(spec: str) -> jax.Device:
         raise UserError("--devices", spec, rule, fix) from error
 
 
-class Replica:
+class Variant:
     """The state on the device, and the compiled functions that take it on from there.
 
     Attributes:
@@ -85,24 +86,23 @@ class Replica:
         spec: str,
         config: ml_collections.ConfigDict,
         state: TrainState,
-        train_ids: np.ndarray,
+        inputs: Inputs,
         *,
         n_micro: int,
-        vocab_size: int,
     ):
         """Raises UserError if the model does not fit the device."""
         self.spec, self.device, self._n_micro = spec, device_of(spec), n_micro
         self.precision_name = spec.partition(":")[2] or config.model.dtype
         self.precision = _PRECISIONS[self.precision_name]
         block_size = config.model.block_size
-        # Left to itself, the model chooses how to attend by the device.
+        # The same attention on every device.
         model = dataclasses.replace(
-            model_config(config, vocab_size),
+            model_config(config, inputs.tokenizer.vocab_size),
             dtype=self.precision.dtype,
             attention="xla",
             attention_rows=block_size,
         )
-        mesh.check_memory(model, self.device, micro_batch=config.train.batch_size // n_micro)
+        check_memory(model, self.device, micro_batch=config.train.batch_size // n_micro)
         with self._here():
             graph = model_graph(model)
             dropout_key = named_key(config.seed, "dropout") if config.model.dropout else None
@@ -110,9 +110,9 @@ class Replica:
             self._train_steps = jax.jit(
                 functools.partial(train_steps, graph, optimizer(config), dropout_key, block_size)
             )
-            at_once = tokens_at_once(model, self.device.platform)
-            self._evaluator = Evaluator(graph, block_size, tokens_at_once=at_once)
-            self._train_ids = jax.device_put(train_ids, self.device)
+            n_tokens = tokens_per_batch(model, self.device.platform)
+            self._evaluator = Evaluator(graph, block_size, tokens_per_batch=n_tokens)
+            self._train_ids = jax.device_put(inputs.splits.train, self.device)
             self.state = jax.device_put(state, self.device)
 
     def update(self, offsets_B: np.ndarray) -> dict[str, jax.Array]:

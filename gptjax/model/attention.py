@@ -1,4 +1,4 @@
-"""Causal self-attention; axes are named as in model.py."""
+"""Causal self-attention; axes are named as in gpt.py."""
 
 from __future__ import annotations
 
@@ -14,18 +14,14 @@ from gptjax.model.layers import (
     INIT_STD,
     Dropout,
     RMSNorm,
+    apply_rotary,
     float32_at_least,
     linear,
     residual_std,
-    rotated,
 )
 
 # With normalised queries and keys no product exceeds 1, and a softmax over them is too flat.
 _QK_NORM_SHARPNESS = 1.2
-
-# Measured on a CPU at contexts 64 to 256: fewer rows are more, smaller operations, more rows are
-# more products of what is masked, and scores that leave the processor's cache.
-_CPU_ATTENTION_ROWS = 64
 
 # Keys and values of the tokens seen so far.
 KeysValues = tuple[jax.Array, jax.Array]
@@ -52,14 +48,14 @@ class Attention(nnx.Module):
         batch_size: int,
         rngs: nnx.Rngs | None,
         cache: KeysValues | None,
-        start: jax.Array | int,
-        only: jax.Array | int | None = None,
+        position_offset: jax.Array | int,
+        query_index: jax.Array | int | None = None,
     ) -> tuple[jax.Array, KeysValues]:
         """What each token gathers from itself and the tokens before it, and the keys and values.
 
-        With a cache the tokens stand at positions start, start + 1, … and their keys and values
-        are written there; without one they are all the tokens there are. With `only`, token number
-        `only` of each sequence gathers alone.
+        With a cache the tokens stand at position_offset, position_offset + 1, …, and their keys and
+        values are written there; without one they are all the tokens there are. With `query_index`,
+        that token of each sequence gathers alone.
         """
         B, H = batch_size, self.n_head
         T, K = x_ND.shape[0] // B, x_ND.shape[1] // H
@@ -72,24 +68,27 @@ class Attention(nnx.Module):
             q_BHTK, k_BHSK = self.qk_norm(q_BHTK), self.qk_norm(k_BHSK)
             temperature /= _QK_NORM_SHARPNESS
         if self.is_rotary:
-            q_BHTK, k_BHSK = rotated(q_BHTK, start), rotated(k_BHSK, start)
+            q_BHTK, k_BHSK = (
+                apply_rotary(q_BHTK, position_offset),
+                apply_rotary(k_BHSK, position_offset),
+            )
         if cache is not None:
-            k_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[0], k_BHSK, start, axis=2)
-            v_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[1], v_BHSK, start, axis=2)
-        if only is not None:
-            q_BHTK = jax.lax.dynamic_slice_in_dim(q_BHTK, only, 1, axis=2)
-            start = start + only
-        is_whole = cache is None and only is None
+            k_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[0], k_BHSK, position_offset, axis=2)
+            v_BHSK = jax.lax.dynamic_update_slice_in_dim(cache[1], v_BHSK, position_offset, axis=2)
+        if query_index is not None:
+            q_BHTK = jax.lax.dynamic_slice_in_dim(q_BHTK, query_index, 1, axis=2)
+            position_offset = position_offset + query_index
+        is_whole = cache is None and query_index is None
         with jax.named_scope("attention"):  # Profiles tell it from the other products by this.
             if self.is_fused and is_whole and rngs is None:
-                gathered_BHTK = fused(q_BHTK, k_BHSK, v_BHSK, temperature=temperature)
+                gathered_BHTK = cudnn_attention(q_BHTK, k_BHSK, v_BHSK, temperature=temperature)
             else:
-                gathered_BHTK = plain(
+                gathered_BHTK = xla_attention(
                     q_BHTK,
                     k_BHSK,
                     v_BHSK,
                     temperature=temperature,
-                    start=start,
+                    position_offset=position_offset,
                     n_rows=self.attention_rows,
                     dropout=self.dropout,
                     rngs=rngs,
@@ -98,32 +97,32 @@ class Attention(nnx.Module):
         return self.out(gathered_ND), (k_BHSK, v_BHSK)
 
 
-def plain(
+def xla_attention(
     q_BHTK: jax.Array,
     k_BHSK: jax.Array,
     v_BHSK: jax.Array,
     *,
     temperature: float,
-    start: jax.Array | int = 0,
+    position_offset: jax.Array | int = 0,
     n_rows: int = 0,
     dropout: Dropout | None = None,
     rngs: nnx.Rngs | None = None,
 ) -> jax.Array:
-    """The values each query gathers, `n_rows` queries at a time (0: as many as are quick).
+    """The values each query gathers, `n_rows` queries at a time (0: all).
 
     Rows at positions known while tracing are multiplied with the keys up to the last of them
     only: what comes after them, half of all products, would be masked anyway.
     """
     (B, H, T, _), S = q_BHTK.shape, k_BHSK.shape[2]
-    is_known = isinstance(start, int)
-    n_rows = (n_rows or _fitting_rows(T)) if is_known else T
+    is_known = isinstance(position_offset, int)
+    n_rows = (n_rows or T) if is_known else T
     # Rows do not change it.
     kept_BHTS = None if dropout is None else dropout.mask((B, H, T, S), rngs)
     gathered = []
     for first in range(0, T, n_rows):
         last = min(first + n_rows, T)
-        n_seen = start + last if is_known else S
-        seen_TS = jnp.arange(n_seen)[None, :] <= start + jnp.arange(first, last)[:, None]
+        n_seen = position_offset + last if is_known else S
+        seen_TS = jnp.arange(n_seen)[None, :] <= position_offset + jnp.arange(first, last)[:, None]
         mask_TS = jnp.where(seen_TS, 0, -jnp.inf).astype(float32_at_least(q_BHTK.dtype))
         scores_BHTS = gradients.wide_einsum(
             "BHTK,BHSK->BHTS", q_BHTK[:, :, first:last], k_BHSK[:, :, :n_seen]
@@ -136,7 +135,7 @@ def plain(
     return jnp.concatenate(gathered, axis=2)
 
 
-def fused(
+def cudnn_attention(
     q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, *, temperature: float
 ) -> jax.Array:
     """Causal attention of whole sequences by cuDNN's kernel, which never stores its scores.
@@ -149,10 +148,3 @@ def fused(
         q_BTHK, k_BSHK, v_BSHK, scale=1 / temperature, is_causal=True, implementation="cudnn"
     )
     return gathered_BTHK.transpose(0, 2, 1, 3)
-
-
-def _fitting_rows(n_queries: int) -> int:
-    """Rows of queries that attend at once: on a GPU all, one kernel is faster than several."""
-    if jax.default_backend() != "cpu":
-        return n_queries
-    return min(_CPU_ATTENTION_ROWS, -(-n_queries // 2))

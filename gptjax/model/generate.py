@@ -47,21 +47,23 @@ def continuations(
     """
     settings: dict[str, Any] = dict(n_slots=n_slots, top_k=top_k, n_symbols=n_symbols)
     # The length is an argument, so that prompts of any length share one compiled program.
-    read = jax.jit(functools.partial(begin, graph, config))
-    grown = jax.jit(functools.partial(grow, graph, **settings), donate_argnums=1)
-    slid = jax.jit(functools.partial(slide, graph, **settings), donate_argnums=1)
+    prefilled = jax.jit(functools.partial(prefill, graph, config))
+    decoded = jax.jit(functools.partial(decode, graph, **settings), donate_argnums=1)
+    decoded_sliding = jax.jit(
+        functools.partial(decode_sliding, graph, **settings), donate_argnums=1
+    )
     window_BT, length = pad_prompt(ids, block_size=config.block_size, batch_size=num_samples)
-    progress, n_done = read(params, window_BT, length, 0), 0
+    state, n_done = prefilled(params, window_BT, length, 0), 0
     while n_done < max_new_tokens:
         if length == config.block_size and stride > 1:
-            window_BT = np.pad(progress.window_BT[:, stride:], ((0, 0), (0, stride)))
+            window_BT = np.pad(state.window_BT[:, stride:], ((0, 0), (0, stride)))
             length -= stride
-            progress = read(params, window_BT, length, n_done)
+            state = prefilled(params, window_BT, length, n_done)
         is_full = length == config.block_size
         room = n_slots if is_full else config.block_size - length
         n_tokens = min(room, n_slots, max_new_tokens - n_done)
-        progress, tokens_BK = (slid if is_full else grown)(
-            params, progress, key, n_tokens, jnp.asarray(temperature, jnp.float32)
+        state, tokens_BK = (decoded_sliding if is_full else decoded)(
+            params, state, key, n_tokens, jnp.asarray(temperature, jnp.float32)
         )
         length += 0 if is_full else n_tokens
         n_done += n_tokens
@@ -69,29 +71,32 @@ def continuations(
 
 
 @flax.struct.dataclass
-class Progress:
+class DecodeState:
     """Where generation stands: all samples of a batch have the same number of tokens."""
 
     window_BT: jax.Array  # the last tokens, from position 0 on; padding after `length`
     length: jax.Array  # tokens in the window
     n_new: jax.Array  # tokens generated so far
     logits_BV: jax.Array  # of the next token
-    caches: list[LayerCache]  # of the window's tokens, where `grow` is to follow
+    caches: list[LayerCache]  # of the window's tokens, where `decode` is to follow
 
 
-def begin(
+def prefill(
     graph: nnx.GraphDef,
     config: GPTConfig,
     params: nnx.State,
     window_BT: jax.Array,
     length: int,
     n_new: int,
-) -> Progress:
+) -> DecodeState:
     """The state after reading `length` ≥ 1 tokens, n_new of them ours, padded to block_size."""
     logits_BV, caches = nnx.merge(graph, params).next_logits(
-        window_BT, last=length - 1, caches=empty_caches(config, window_BT.shape[0]), start=0
+        window_BT,
+        last=length - 1,
+        caches=empty_caches(config, window_BT.shape[0]),
+        position_offset=0,
     )
-    return Progress(
+    return DecodeState(
         window_BT=jnp.asarray(window_BT),
         length=jnp.asarray(length, jnp.int32),
         n_new=jnp.asarray(n_new, jnp.int32),
@@ -100,7 +105,7 @@ def begin(
     )
 
 
-def choose(
+def sample_token(
     logits_BV: jax.Array, keys_B: jax.Array, *, temperature: jax.Array, top_k: int
 ) -> jax.Array:
     """One token per row: softmax(logits / temperature) over the top_k likeliest; ties stay in.
@@ -115,75 +120,75 @@ def choose(
     return jnp.where(temperature == 0, jnp.argmax(logits_BV, axis=-1), drawn_B).astype(jnp.int32)
 
 
-def grow(
+def decode(
     graph: nnx.GraphDef,
     params: nnx.State,
-    progress: Progress,
+    state: DecodeState,
     key: jax.Array,
     n_tokens: jax.Array,
     temperature: jax.Array,
     **settings: int,
-) -> tuple[Progress, jax.Array]:
+) -> tuple[DecodeState, jax.Array]:
     """Generates `n_tokens` ≤ n_slots more, for which the window has room.
 
     Returns the state after them, and the tokens, axes B, n_slots; settings are `_repeated`'s.
     """
     model = nnx.merge(graph, params)
 
-    def take(progress, token_B):
+    def take(state, token_B):
         window_BT = jax.lax.dynamic_update_slice_in_dim(
-            progress.window_BT, token_B[:, None], progress.length, axis=1
+            state.window_BT, token_B[:, None], state.length, axis=1
         )
         logits_BV, caches = model.next_logits(
-            token_B[:, None], last=0, caches=progress.caches, start=progress.length
+            token_B[:, None], last=0, caches=state.caches, position_offset=state.length
         )
-        return Progress(window_BT, progress.length + 1, progress.n_new + 1, logits_BV, caches)
+        return DecodeState(window_BT, state.length + 1, state.n_new + 1, logits_BV, caches)
 
-    return _repeated(take, progress, key, n_tokens, temperature, **settings)
+    return _repeated(take, state, key, n_tokens, temperature, **settings)
 
 
-def slide(
+def decode_sliding(
     graph: nnx.GraphDef,
     params: nnx.State,
-    progress: Progress,
+    state: DecodeState,
     key: jax.Array,
     n_tokens: jax.Array,
     temperature: jax.Array,
     **settings: int,
-) -> tuple[Progress, jax.Array]:
-    """As `grow`, for a full window, whose first token makes room for each new one.
+) -> tuple[DecodeState, jax.Array]:
+    """As `decode`, for a full window, whose first token makes room for each new one.
 
     Every window is computed anew, and nothing of it is kept for the next.
     """
     model = nnx.merge(graph, params)
 
-    def take(progress, token_B):
-        window_BT = jnp.concatenate([progress.window_BT[:, 1:], token_B[:, None]], axis=1)
+    def take(state, token_B):
+        window_BT = jnp.concatenate([state.window_BT[:, 1:], token_B[:, None]], axis=1)
         logits_BV, _ = model.next_logits(
-            window_BT, last=window_BT.shape[1] - 1, caches=None, start=0
+            window_BT, last=window_BT.shape[1] - 1, caches=None, position_offset=0
         )
-        return progress.replace(window_BT=window_BT, n_new=progress.n_new + 1, logits_BV=logits_BV)
+        return state.replace(window_BT=window_BT, n_new=state.n_new + 1, logits_BV=logits_BV)
 
-    return _repeated(take, progress, key, n_tokens, temperature, **settings)
+    return _repeated(take, state, key, n_tokens, temperature, **settings)
 
 
-def _repeated(take, progress, key, n_tokens, temperature, *, n_slots, top_k, n_symbols):
+def _repeated(take, state, key, n_tokens, temperature, *, n_slots, top_k, n_symbols):
     """`n_tokens` times: draws each sample's next token and lets `take` put it into the window."""
-    B = progress.window_BT.shape[0]
+    B = state.window_BT.shape[0]
 
     def one_token(index, carry):
-        progress, tokens_BK = carry
-        at = jax.vmap(lambda b: jax.random.fold_in(jax.random.fold_in(key, b), progress.n_new))
-        token_B = choose(
-            progress.logits_BV[:, :n_symbols],
+        state, tokens_BK = carry
+        at = jax.vmap(lambda b: jax.random.fold_in(jax.random.fold_in(key, b), state.n_new))
+        token_B = sample_token(
+            state.logits_BV[:, :n_symbols],
             at(jnp.arange(B)),
             temperature=temperature,
             top_k=top_k,
         )
-        return take(progress, token_B), tokens_BK.at[:, index].set(token_B)
+        return take(state, token_B), tokens_BK.at[:, index].set(token_B)
 
     empty_BK = jnp.zeros((B, n_slots), jnp.int32)
-    return jax.lax.fori_loop(0, n_tokens, one_token, (progress, empty_BK))
+    return jax.lax.fori_loop(0, n_tokens, one_token, (state, empty_BK))
 
 
 def pad_prompt(ids: np.ndarray, *, block_size: int, batch_size: int) -> tuple[np.ndarray, int]:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.config.config import GPTConfig, is_small_vocabulary
+from gptjax.config.config import GPTConfig
 from gptjax.model import gradients
 from gptjax.model.attention import Attention, KeysValues
 from gptjax.model.layers import (
@@ -23,6 +23,7 @@ from gptjax.model.layers import (
     RMSNorm,
     TokenShift,
     float32_at_least,
+    is_small_vocabulary,
     linear,
     norm,
     residual_std,
@@ -89,16 +90,18 @@ class Block(nnx.Module):
         batch_size: int,
         rngs: nnx.Rngs | None = None,
         cache: LayerCache | None = None,
-        start: jax.Array | int = 0,
-        only: jax.Array | int | None = None,
+        position_offset: jax.Array | int = 0,
+        query_index: jax.Array | int | None = None,
     ) -> tuple[jax.Array, LayerCache]:
-        """The stream after this block, of all tokens or of number `only` of each sequence."""
+        """The stream after this block, of all tokens or of one of each sequence (`query_index`)."""
         cache = cache or LayerCache(None, None, None)
 
         def shifted(normal_ND, before):
             if self.shift is None:
                 return normal_ND, None
-            return self.shift(normal_ND, batch_size=batch_size, before=before, start=start)
+            return self.shift(
+                normal_ND, batch_size=batch_size, before=before, position_offset=position_offset
+            )
 
         read_ND, before_attention = shifted(self.ln_1(x_ND), cache.before_attention_BSC)
         attended_ND, keys_values = self.attention(
@@ -106,11 +109,11 @@ class Block(nnx.Module):
             batch_size=batch_size,
             rngs=rngs,
             cache=cache.keys_values,
-            start=start,
-            only=only,
+            position_offset=position_offset,
+            query_index=query_index,
         )
-        if only is not None:
-            x_ND = _token(x_ND, only, batch_size)
+        if query_index is not None:
+            x_ND = _token(x_ND, query_index, batch_size)
         x_ND = x_ND + self.dropout(attended_ND, rngs)
         read_ND, before_mlp = shifted(self.ln_2(x_ND), cache.before_mlp_BSC)
         mixed_ND = self.mlp(read_ND)
@@ -138,7 +141,7 @@ class GPT(nnx.Module):
     def __call__(self, ids_BT: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits of the token after each one, float32, axes BTV; `rngs` switches dropout on."""
         B, T = ids_BT.shape
-        x_ND = self._embedded(ids_BT, start=0)
+        x_ND = self._embedded(ids_BT, position_offset=0)
         x_ND = self.dropout(x_ND, rngs)
         for block in self.blocks:
             x_ND, _ = block(x_ND, batch_size=B, rngs=rngs)
@@ -150,27 +153,33 @@ class GPT(nnx.Module):
         *,
         last: jax.Array | int,
         caches: list[LayerCache] | None,
-        start: jax.Array | int,
+        position_offset: jax.Array | int,
     ) -> tuple[jax.Array, list[LayerCache]]:
         """Logits (BV) of the token after `ids_BT[:, last]`, and the caches with these tokens in.
 
-        The tokens stand at positions start, start + 1, …; whatever follows `last` (padding) is
-        cached too, but is overwritten before anything attends to it. Without caches they are all
-        the tokens there are.
+        The tokens stand at position_offset, position_offset + 1, …; whatever follows `last`
+        (padding) is cached too, but is overwritten before anything attends to it. Without caches
+        they are all the tokens there are.
         """
         B, T = ids_BT.shape
-        x_ND = self._embedded(ids_BT, start=start)
+        x_ND = self._embedded(ids_BT, position_offset=position_offset)
         filled = []
         known: Sequence[LayerCache | None] = caches or [None] * len(self.blocks)
         for block, cache in zip(self.blocks, known, strict=True):
             # What the last block makes of the other tokens is read by none, unless shifted to this.
             is_last = block is self.blocks[-1] and block.shift is None
-            only = last if is_last else None
-            x_ND, cache = block(x_ND, batch_size=B, cache=cache, start=start, only=only)
+            query_index = last if is_last else None
+            x_ND, cache = block(
+                x_ND,
+                batch_size=B,
+                cache=cache,
+                position_offset=position_offset,
+                query_index=query_index,
+            )
             filled.append(cache)
         return self._logits(x_ND if is_last else _token(x_ND, last, B)), filled
 
-    def _embedded(self, ids_BT: jax.Array, *, start: jax.Array | int) -> jax.Array:
+    def _embedded(self, ids_BT: jax.Array, *, position_offset: jax.Array | int) -> jax.Array:
         B, T = ids_BT.shape
         ids_N = ids_BT.reshape(-1)
         table_VD, dtype = self.wte.embedding[...], self.wte.dtype
@@ -182,7 +191,7 @@ class GPT(nnx.Module):
             # added up in bfloat16 most of them would be lost.
             token_ND = table_VD[ids_N].astype(dtype)
         if not self.is_rotary:
-            positions_TD = jax.lax.dynamic_slice_in_dim(self.wpe.embedding[...], start, T)
+            positions_TD = jax.lax.dynamic_slice_in_dim(self.wpe.embedding[...], position_offset, T)
             x_BTD = token_ND.reshape(B, T, -1) + positions_TD.astype(token_ND.dtype)[None]
             token_ND = x_BTD.reshape(B * T, -1)
         return token_ND if self.ln_0 is None else self.ln_0(token_ND)

@@ -76,12 +76,12 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 @jax.custom_vjp
-def product(x_ND: jax.Array, w_DF: jax.Array) -> jax.Array:
+def matmul(x_ND: jax.Array, w_DF: jax.Array) -> jax.Array:
     """x @ w."""
     return x_ND @ w_DF
 
 
-def _product_backward(kept, grad_NF):
+def _matmul_backward(kept, grad_NF):
     x_ND, w_DF = kept
     return grad_NF @ w_DF.T, _transposed(x_ND) @ grad_NF
 
@@ -93,7 +93,7 @@ def _transposed(x_ND: jax.Array) -> jax.Array:
     )
 
 
-product.defvjp(lambda x_ND, w_DF: (x_ND @ w_DF, (x_ND, w_DF)), _product_backward)
+matmul.defvjp(lambda x_ND, w_DF: (x_ND @ w_DF, (x_ND, w_DF)), _matmul_backward)
 
 
 def wide_einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What the GPT's blocks are put together from, beside attention; axes are named as in model.py."""
+"""What the GPT's blocks are put together from, beside attention; axes are named as in gpt.py."""
 
 from __future__ import annotations
 
@@ -29,11 +29,20 @@ def float32_at_least(dtype: Any) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def is_small_vocabulary(n_symbols: int) -> bool:
+    """Whether tokens are found by one-hot products and comparisons rather than by index.
+
+    The gradient of an index is a scatter-add, slow on CPUs and GPUs alike; that of a one-hot
+    product is another product, as long as those are small.
+    """
+    return n_symbols <= 1024
+
+
 class Linear(nnx.Linear):
     """Flax's, for inputs of two axes, with a faster gradient."""
 
     def __call__(self, x_ND: jax.Array) -> jax.Array:  # type: ignore[override]
-        y_NF = gradients.product(x_ND, self.kernel[...].astype(self.dtype))
+        y_NF = gradients.matmul(x_ND, self.kernel[...].astype(self.dtype))
         return y_NF if self.bias is None else y_NF + self.bias[...].astype(self.dtype)[None]
 
 
@@ -47,7 +56,11 @@ class LayerNorm(nnx.LayerNorm):
 
 
 class RMSNorm(nnx.Module):
-    """Each token divided by its root mean square; it has no weights."""
+    """Each token divided by its root mean square; it has no weights.
+
+    nnx.RMSNorm(use_scale=False) gives the same values and, by another way to the mean square,
+    gradients with other last digits: seeds would lead elsewhere than they did.
+    """
 
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(float32_at_least(x.dtype))
@@ -63,11 +76,16 @@ class TokenShift(nnx.Module):
     """
 
     def __call__(
-        self, x_ND: jax.Array, *, batch_size: int, before: jax.Array | None, start: jax.Array | int
+        self,
+        x_ND: jax.Array,
+        *,
+        batch_size: int,
+        before: jax.Array | None,
+        position_offset: jax.Array | int,
     ) -> tuple[jax.Array, jax.Array]:
         """The mixed tokens, and the array of what each position is given, which starts with zeros.
 
-        With such an array (`before`, axes BSC) the tokens stand at start, start + 1, …
+        With such an array (`before`, axes BSC) the tokens stand at position_offset and after it.
         """
         x_BTD = x_ND.reshape(batch_size, -1, x_ND.shape[1])
         T, C = x_BTD.shape[1], x_BTD.shape[2] // 2
@@ -75,8 +93,10 @@ class TokenShift(nnx.Module):
         if before is None:
             before = jnp.pad(own_BTC, ((0, 0), (1, 0), (0, 0)))
         else:
-            before = jax.lax.dynamic_update_slice_in_dim(before, own_BTC, start + 1, axis=1)
-        given_BTC = jax.lax.dynamic_slice_in_dim(before, start, T, axis=1)
+            before = jax.lax.dynamic_update_slice_in_dim(
+                before, own_BTC, position_offset + 1, axis=1
+            )
+        given_BTC = jax.lax.dynamic_slice_in_dim(before, position_offset, T, axis=1)
         mixed_BTD = jnp.concatenate([given_BTC, x_BTD[..., C:]], axis=-1)
         return mixed_BTD.reshape(x_ND.shape), before
 
@@ -133,14 +153,14 @@ def _philox_words(key: jax.Array, shape: tuple[int, ...]) -> list[jax.Array]:
     return [words]
 
 
-def rotated(x_BHTK: jax.Array, start: jax.Array | int) -> jax.Array:
-    """Queries or keys of positions start, start + 1, …, each pair of axes turned by its angle.
+def apply_rotary(x_BHTK: jax.Array, position_offset: jax.Array | int) -> jax.Array:
+    """Queries or keys from position_offset on, each pair of axes turned by its angle.
 
     Axis i is paired with axis i + K/2. Source: Su et al. 2021, RoFormer; layout of GPT-NeoX.
     """
     T, K = x_BHTK.shape[2:]
     rate_K = jnp.tile(_ROTARY_BASE ** (-jnp.arange(0, K, 2) / K), 2)
-    angle_TK = (start + jnp.arange(T))[:, None] * rate_K[None]
+    angle_TK = (position_offset + jnp.arange(T))[:, None] * rate_K[None]
     sign_K = jnp.where(jnp.arange(K) < K // 2, -1, 1)
     cos_TK = jnp.cos(angle_TK).astype(x_BHTK.dtype)
     sin_TK = (sign_K[None] * jnp.sin(angle_TK)).astype(x_BHTK.dtype)

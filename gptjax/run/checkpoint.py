@@ -8,15 +8,11 @@ is what catches it. It guards against accidents, not against tampering.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
-import logging
-import os
 import shutil
 import sys
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +20,15 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 import gptjax
-from gptjax.config import config as config_module
-from gptjax.device import mesh
+from gptjax.device.memory import check_memory
 from gptjax.run import metadata
-from gptjax.system.errors import RunError, UserError
-from gptjax.update.optim import optimizer
-from gptjax.update.step import TrainState, initial_state
+from gptjax.run.retention import NewestAndBest, empty_trash, set_aside
+from gptjax.run.silence import silence_orbax
+from gptjax.run.template import crc32, describe, state_leaves, template
+from gptjax.system.errors import RunError
+from gptjax.update.step import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +48,6 @@ class Damaged(RunError):
         self.reason = reason
 
 
-class NotFinite(RunError):
-    """A state that holds NaN or an infinity, and is not saved."""
-
-
 class Checkpoints:
     """The checkpoints of one run directory; use it as a context manager.
 
@@ -67,13 +59,9 @@ class Checkpoints:
         self._dir = run_dir.resolve() / "checkpoints"
         self._read_only = read_only
         self._vals: dict[int, float] = {}
-        # Orbax warns of each array that it restores as numpy, which is what is wanted here, and
-        # logs what it raises as well: a failed save is to be told of once, by us.
-        for name in ("absl", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        sys.unraisablehook = _report_unraisable
+        silence_orbax()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_NewestAndBest(keep, self._vals),
+            preservation_policy=NewestAndBest(keep, self._vals),
             # Deleting is not atomic, renaming is: old steps go to trash/, which is emptied here.
             todelete_subdir=None if read_only else "trash",
             cleanup_tmp_directories=not read_only,
@@ -99,7 +87,7 @@ class Checkpoints:
             with contextlib.suppress(Exception):  # What wait has raised comes once more.
                 self._manager.close()
         if not self._read_only:  # A reader must not reach into the trash of a running run.
-            self._empty_trash()
+            empty_trash(self._dir)
 
     def steps(self) -> list[int]:
         """Steps that have a committed checkpoint, ascending."""
@@ -117,11 +105,9 @@ class Checkpoints:
         # On a CPU these are the state's own memory, which the next update overwrites; Orbax copies
         # numpy arrays before its save returns (its NumpyHandler's deepcopy_host_arrays).
         leaves = {path: np.asarray(leaf) for path, leaf in state_leaves(state).items()}
-        with concurrent.futures.ThreadPoolExecutor(mesh.n_cores()) as pool:
-            found = pool.map(_finite_crc32, leaves, leaves.values())
-            crc32s = dict(zip(leaves, found, strict=True))
+        described_leaves = describe(leaves)
         self._check_space(step, sum(leaf.nbytes for leaf in leaves.values()))
-        described = metadata.signed(
+        described = metadata.with_checksum(
             {
                 **meta,
                 "format": metadata.FORMAT,
@@ -129,16 +115,13 @@ class Checkpoints:
                 "jax": jax.__version__,
                 "step": step,
                 "val_nats": val_nats,
-                "leaves": {
-                    path: [list(leaf.shape), str(leaf.dtype), crc32s[path]]
-                    for path, leaf in leaves.items()
-                },
+                "leaves": described_leaves,
             }
         )
         val = metadata.finite_val(described)
         if val is not None:
             self._vals[step] = val
-        self._empty_trash()
+        empty_trash(self._dir)
         try:
             started = self._manager.save(
                 step,
@@ -183,11 +166,11 @@ class Checkpoints:
             if folder.is_symlink():
                 raise ValueError("the folder is a symbolic link")
             if (folder / "meta" / "metadata").stat().st_size > metadata.LARGEST_BYTES:
-                raise ValueError("is too large to be a description")
+                raise ValueError("is too large to be metadata")
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
             )
-            meta = metadata.checked(restored["meta"], step=step)
+            meta = metadata.validated(restored["meta"], step=step)
         except Exception as error:  # Orbax raises anything from KeyError to UnicodeDecodeError.
             raise self._damaged(step, "meta", error) from error
         if metadata.is_newer(meta):
@@ -205,25 +188,24 @@ class Checkpoints:
           RunError: if a newer gptjax wrote it.
         """
         meta = self.meta(step)
-        # A description, true or not, must not make us build or allocate what cannot fit.
-        mesh.check_memory(metadata.model_config(meta), jax.local_devices(backend="cpu")[0])
-        template = _template(meta)
-        shapes = state_leaves(template)
-        described = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in shapes.items()}
-        if described != {p: (shape, dtype) for p, (shape, dtype, _) in meta["leaves"].items()}:
+        # Metadata, true or not, must not make us build or allocate what cannot fit.
+        check_memory(metadata.model_config(meta), jax.local_devices(backend="cpu")[0])
+        wanted = template(meta)
+        leaves = state_leaves(wanted)
+        found = {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves.items()}
+        if found != {path: [shape, dtype] for path, (shape, dtype, _) in meta["leaves"].items()}:
             raise self._damaged(step, "state", "other arrays than its config calls for")
-        wanted = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
-        target = ocp.args.StandardRestore(unflatten_dict(wanted, sep="/"))
+        empty = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
+        target = ocp.args.StandardRestore(unflatten_dict(empty, sep="/"))
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=target))["state"]
         except Exception as error:  # As above: missing files, broken JSON, DATA_LOSS, …
             raise self._damaged(step, "state", error) from error
-        leaves = {path: np.asarray(leaf) for path, leaf in flatten_dict(restored, sep="/").items()}
-        for path, (_, _, crc32) in meta["leaves"].items():
-            if _crc32(leaves[path]) != crc32:
+        arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(restored, sep="/").items()}
+        for path, (_, _, digest) in meta["leaves"].items():
+            if crc32(arrays[path]) != digest:
                 raise self._damaged(step, path, "crc32 differs")
-        structure = jax.tree.structure(template)
-        state = jax.tree.unflatten(structure, [leaves[path] for path in state_leaves(template)])
+        state = jax.tree.unflatten(jax.tree.structure(wanted), [arrays[path] for path in leaves])
         return Checkpoint(step, meta, state)
 
     def best(self) -> int | None:
@@ -248,11 +230,7 @@ class Checkpoints:
 
         Only for who holds the run's lock.
         """
-        folder = self._dir / str(step)
-        names = (folder.with_name(f"{step}.corrupt{suffix}") for suffix in ("", *range(1, 1000)))
-        aside = next(name for name in names if not os.path.lexists(name))
-        os.rename(folder, aside)
-        return aside
+        return set_aside(self._dir / str(step))
 
     def _damaged(self, step: int, part: str, error: object) -> Damaged:
         reason = f"{part}: {' '.join(str(error).split())[:200]}"
@@ -269,106 +247,3 @@ class Checkpoints:
                 f"step {step} could not be saved: it needs {needed_bytes:,} bytes, and "
                 f"{free_bytes:,} are free in {self._dir}; make room, then the same command goes on"
             )
-
-    def _empty_trash(self) -> None:
-        trash = self._dir / "trash"
-        if trash.is_symlink():  # Orbax would move old steps to where it leads.
-            trash.unlink()
-        # The folder itself stays: Orbax's thread may be about to move a step into it.
-        for deleted in trash.glob("*"):
-            shutil.rmtree(deleted, ignore_errors=True)
-
-
-class _NewestAndBest(preservation_policy.PreservationPolicy):
-    """Preserves the newest `keep` checkpoints and the one with the lowest of `vals`.
-
-    Orbax's own ranking, best_fn, forgets the newest checkpoint for a better one (google/orbax#526),
-    takes NaN for the best value, and loses the best when its small file of metrics is damaged.
-    `vals` holds the finite losses by step and is kept by the owner.
-    """
-
-    def __init__(self, keep: int, vals: Mapping[int, float]):
-        self._keep, self._vals = keep, vals
-
-    def should_preserve(
-        self,
-        checkpoints: Sequence[Any],
-        *,
-        context: preservation_policy.PreservationContext,
-    ) -> Sequence[bool]:
-        del context
-        steps = sorted(checkpoint.step for checkpoint in checkpoints)
-        known = [step for step in steps if step in self._vals]
-        kept = {*steps[-self._keep :], *sorted(known, key=self._vals.__getitem__)[:1]}
-        return [checkpoint.step in kept for checkpoint in checkpoints]
-
-
-def open_for_reading(out_dir: str, *, flag: str = "--out_dir") -> Checkpoints:
-    """The checkpoints of a finished or running run; creates nothing.
-
-    `flag` is what errors name: where the directory was given.
-
-    Raises:
-      UserError: if there is no run or it has no checkpoint.
-    """
-    folder = Path(out_dir) / "checkpoints"
-    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long.
-        raise UserError(flag, out_dir, "holds no run", "Train one: scripts/train.py")
-    checkpoints = Checkpoints(Path(out_dir), read_only=True)
-    if not checkpoints.steps():
-        raise UserError(flag, out_dir, "has no checkpoint yet")
-    return checkpoints
-
-
-def select_step(checkpoints: Checkpoints, wanted: str, *, flag: str = "--step") -> int:
-    """The step that `--step best|latest|N` names.
-
-    Raises:
-      UserError: if it names no checkpoint.
-    """
-    steps = checkpoints.steps()
-    if wanted == "latest":
-        return steps[-1]
-    if wanted == "best":
-        # Before the first evaluation there is no best: then the newest is meant.
-        best = checkpoints.best()
-        return steps[-1] if best is None else best
-    if not wanted.isdecimal() or int(wanted) not in steps:
-        have = ", ".join(map(str, steps))
-        raise UserError(flag, wanted, f"must be best, latest or one of {have}")
-    return int(wanted)
-
-
-def state_leaves(state: TrainState) -> dict[str, Any]:
-    """The state's arrays by path, such as "params/blocks/0/mlp/up/kernel"."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(state)
-    # Whether an NNX variable's own field is part of the path is up to the Flax version.
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value"): leaf
-        for path, leaf in paths
-    }
-
-
-def _template(meta: Mapping[str, Any]) -> TrainState:
-    """Shapes and dtypes of the state that a checkpoint's config calls for."""
-    config = config_module.from_flat(meta["config"], origin="checkpoint")
-    return jax.eval_shape(lambda: initial_state(metadata.model_config(meta), optimizer(config), 0))
-
-
-def _report_unraisable(unraisable: Any) -> None:
-    """Leaves out what TensorStore says when it fails after Orbax has closed its event loop.
-
-    The failure itself is raised; only the late calls of its callbacks would be printed.
-    """
-    if "Event loop is closed" not in str(unraisable.exc_value):
-        sys.__unraisablehook__(unraisable)
-
-
-def _finite_crc32(path: str, leaf: np.ndarray) -> int:
-    if not np.isfinite(leaf).all():
-        raise NotFinite(f"{path} is not finite")
-    return _crc32(leaf)
-
-
-def _crc32(leaf: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself in JSON: signed when written, and believed only when checked.
+"""A checkpoint's metadata, JSON: with a checksum when written, believed only once validated.
 
 A checkpoint may come from anywhere. What it says is compared with a schema before any of it is
 used, so that a hostile or broken one is an error and not a surprise.
@@ -92,13 +92,13 @@ _SCHEMA: dict[Any, Any] = {
 }
 
 
-def signed(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The description with a crc32 of itself: against accidents, not against tampering."""
-    return {**description, "crc32": _crc32(description)}
+def with_checksum(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata with a crc32 of itself: against accidents, not against tampering."""
+    return {**metadata, "crc32": _crc32(metadata)}
 
 
-def checked(stored: Any, *, step: int) -> dict[str, Any]:
-    """What `signed` made, as it was before, once it is known to be whole and of the right form.
+def validated(stored: Any, *, step: int) -> dict[str, Any]:
+    """What `with_checksum` was given, once it is known to be whole and of the right form.
 
     Raises:
       ValueError: saying what is wrong with it. Nothing is said against a newer format, which only
@@ -106,55 +106,55 @@ def checked(stored: Any, *, step: int) -> dict[str, Any]:
     """
     if not isinstance(stored, Mapping):
         raise ValueError("is not a JSON object")
-    description = {name: value for name, value in stored.items() if name != "crc32"}
-    if stored.get("crc32") != _crc32(description):
+    metadata = {name: value for name, value in stored.items() if name != "crc32"}
+    if stored.get("crc32") != _crc32(metadata):
         raise ValueError("crc32 differs")
-    if is_newer(description):
-        return description
-    problem = _mismatch(description, _SCHEMA, "")
+    if is_newer(metadata):
+        return metadata
+    problem = _mismatch(metadata, _SCHEMA, "")
     if problem:
         raise ValueError(problem)
-    if description["step"] != step:
-        raise ValueError(f"describes step {description['step']}")
+    if metadata["step"] != step:
+        raise ValueError(f"describes step {metadata['step']}")
     # Another text in place of the one asked for is never any but our own: none is to be fetched.
-    corpus = description["corpus"]
+    corpus = metadata["corpus"]
     if corpus["fallback_reason"] and corpus["name"] != "synthetic":
         raise ValueError(f"a run on {corpus['name']!r:.40} in place of another corpus")
     # A layer has at least one array: a mistaken number of layers must not make us build them all.
-    n_layer, n_leaves = description["config"].get("model.n_layer", 0), len(description["leaves"])
+    n_layer, n_leaves = metadata["config"].get("model.n_layer", 0), len(metadata["leaves"])
     if type(n_layer) is int and n_layer > n_leaves:
         raise ValueError(f"{n_layer} layers in {n_leaves} arrays")
-    return description
+    return metadata
 
 
-def is_newer(description: Mapping[str, Any]) -> bool:
+def is_newer(metadata: Mapping[str, Any]) -> bool:
     """Whether a later version of gptjax wrote this."""
-    written = description.get("format")
+    written = metadata.get("format")
     return type(written) is int and written > FORMAT
 
 
-def model_config(description: Mapping[str, Any]) -> GPTConfig:
-    """The model described.
+def model_config(metadata: Mapping[str, Any]) -> GPTConfig:
+    """The model that the metadata names.
 
     Raises:
       UserError: if the config or the tokenizer in it breaks a rule.
     """
-    config = config_module.from_flat(description["config"], origin="checkpoint")
-    return config_module.model_config(config, stored_tokenizer(description).vocab_size)
+    config = config_module.from_flat(metadata["config"], origin="checkpoint")
+    return config_module.model_config(config, stored_tokenizer(metadata).vocab_size)
 
 
-def stored_tokenizer(description: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer described.
+def stored_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that the metadata holds.
 
     Raises:
       UserError: if it breaks a rule.
     """
-    return tokenizer.from_json(description["tokenizer"])
+    return tokenizer.from_json(metadata["tokenizer"])
 
 
-def finite_val(description: Mapping[str, Any]) -> float | None:
+def finite_val(metadata: Mapping[str, Any]) -> float | None:
     """The val loss measured at this step; None without any, or if it was not finite."""
-    val_nats = description["val_nats"]
+    val_nats = metadata["val_nats"]
     return val_nats if val_nats is not None and math.isfinite(val_nats) else None
 
 
@@ -184,5 +184,5 @@ def _mismatch(value: Any, pattern: Any, path: str) -> str:
     return next(filter(None, (_mismatch(*part) for part in parts)), "")
 
 
-def _crc32(description: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(description, sort_keys=True).encode())
+def _crc32(metadata: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(metadata, sort_keys=True).encode())

@@ -1,19 +1,39 @@
-"""What a person watching a run sees: a bar on a terminal, plain lines elsewhere."""
+"""What a person watching sees: notices, and how far it is: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-# Without a terminal, lines come at most this often, seconds.
+# Without a terminal, lines come at most this often, seconds. (rich.progress draws nothing there.)
 _LINE_SECONDS = 5.0
+
+Item = TypeVar("Item")
+
+
+@dataclasses.dataclass(frozen=True)
+class Notice:
+    """A line for the user; a warning is named as one, an alarm cannot be missed."""
+
+    text: str
+    level: Literal["info", "warning", "alarm"] = "info"
+
+
+# What stands before a notice, and how it looks on a terminal.
+_LEVELS = {
+    "info": ("", ""),
+    "warning": ("warning: ", "yellow"),
+    "alarm": ("WARNING: ", "bold yellow"),
+}
 
 
 class _Console(Console):
@@ -57,6 +77,11 @@ class Display:
         """Prints a line of its own, above the bar where there is one."""
         self._console.print(Text(text, style=style))
 
+    def notice(self, notice: Notice, *, indent: str = "") -> None:
+        """Prints a notice."""
+        prefix, style = _LEVELS[notice.level]
+        self.message(f"{indent}{prefix}{notice.text}", style=style)
+
     def update(self, step: int, figures: dict[str, Any], *, eta_seconds: float) -> None:
         """Shows how far the run is: figures are printed in order as `name value`."""
         words = " · ".join(f"{name} {value}" for name, value in figures.items())
@@ -66,6 +91,34 @@ class Display:
         elif step >= self._n_updates or time.monotonic() - self._last_line >= _LINE_SECONDS:
             self._last_line = time.monotonic()
             self.message(f"step {step}/{self._n_updates} · {words}")
+
+
+def counted(
+    items: Iterable[Item],
+    total: int,
+    what: str,
+    *,
+    every: float = _LINE_SECONDS,
+    size: Callable[[Item], int] = lambda item: 1,
+    is_first_slow: bool = False,
+) -> Iterator[Item]:
+    """The same items; says on stderr how many of `total` are done and how long the others take.
+
+    Args:
+      every: a line comes after an item, but not within so many seconds of the one before.
+      size: what an item counts for.
+      is_first_slow: whether the first compiles: the pace is then that of those behind it.
+    """
+    n_done, n_before, start = 0, 0, time.monotonic()
+    said = start
+    for item in items:
+        yield item
+        n_done, now = n_done + size(item), time.monotonic()
+        if is_first_slow and not n_before:
+            n_before, start = n_done, now
+        elif n_done < total and now - said >= every:
+            said, left = now, (now - start) / (n_done - n_before) * (total - n_done)
+            print(f"{n_done:,} of {total:,} {what}, left {duration(left)}", file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

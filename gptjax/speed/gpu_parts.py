@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gptjax.gpu_bench import ROOT, Card, Part, Row, step_row
+from gptjax.speed.gpu_session import ROOT, GPUSession, Part, Row, step_row
 from gptjax.system.errors import RunError
 
 _LAPTOP, _LARGER, _GPT2 = (
@@ -19,17 +19,19 @@ _LAPTOP, _LARGER, _GPT2 = (
 )
 
 
-def _tests(card: Card) -> Iterator[Row]:
+def _tests(session: GPUSession) -> Iterator[Row]:
     # Without pyproject's options, which want what a bare machine may not have.
     command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-m", "cuda"]
-    rehearsal = {"GPTJAX_REHEARSAL": "1"} if card.is_rehearsal else {}
-    lines = card.run([*command, str(ROOT / "tests" / "device" / "test_cuda.py")], **rehearsal).lines
+    smoke_test = {"GPTJAX_SMOKE_TEST": "1"} if session.is_smoke_test else {}
+    lines = session.run(
+        [*command, str(ROOT / "tests" / "device" / "test_cuda.py")], **smoke_test
+    ).lines
     yield Row("tests that need a GPU", lines[-1][1].strip("= "))
 
 
-def _doctor(card: Card) -> Iterator[Row]:
-    path = card.folder / "doctor.json"
-    card.script("doctor", "--json", str(path))
+def _doctor(session: GPUSession) -> Iterator[Row]:
+    path = session.folder / "doctor.json"
+    session.script("doctor", "--json", str(path))
     found = json.loads(path.read_text())
     device = found["devices"]
     yield Row("device", f"{device['n_devices']} x {device['device']}", device["runtime"] or "")
@@ -40,45 +42,47 @@ def _doctor(card: Card) -> Iterator[Row]:
     yield Row("a call that does nothing", f"{found['dispatch_us']:.1f} µs")
 
 
-def _laptop_step(card: Card) -> Iterator[Row]:
+def _laptop_step(session: GPUSession) -> Iterator[Row]:
     name = "laptop recipe, TF32"
-    yield from card.step(name, card.config(_LAPTOP))
-    yield from card.profile(name, card.config(_LAPTOP))
+    yield from session.step(name, session.config(_LAPTOP))
+    yield from session.profile(name, session.config(_LAPTOP))
 
 
-def _larger_step(card: Card) -> Iterator[Row]:
+def _larger_step(session: GPUSession) -> Iterator[Row]:
     name = "shakespeare_char_gpu, bfloat16"
-    yield from card.step(name, card.config(_LARGER))
+    yield from session.step(name, session.config(_LARGER))
     for generator in ("threefry", "philox"):
-        config = card.config(_LARGER, model__dropout_generator=generator)
-        figures = card.bench(config, beside_nanogpt=False, pairs=3)
+        config = session.config(_LARGER, model__dropout_generator=generator)
+        figures = session.bench(config, beside_nanogpt=False, pairs=3)
         yield step_row(f"{name}, masks of dropout by {generator}", figures)
-    yield from card.profile(name, card.config(_LARGER))
+    yield from session.profile(name, session.config(_LARGER))
 
 
-def _gpt2(card: Card, **knobs: object) -> list[str]:
+def _gpt2(session: GPUSession, **knobs: object) -> list[str]:
     """GPT-2's recipe in one micro-batch, on tokens made on the spot."""
-    tokens = card.folder / "tokens"
+    tokens = session.folder / "tokens"
     if not tokens.exists():
-        n_tokens = 50_000 if card.is_rehearsal else 20_000_000
+        n_tokens = 50_000 if session.is_smoke_test else 20_000_000
         flags = ("--dataset", "markov", "--out_dir", str(tokens), f"--n_tokens={n_tokens}")
-        card.script("prepare", *flags, JAX_PLATFORMS="cpu")
-    return card.config(_GPT2, data__source=f"tokens:{tokens}", train__grad_accum_steps=1, **knobs)
+        session.script("prepare", *flags, JAX_PLATFORMS="cpu")
+    return session.config(
+        _GPT2, data__source=f"tokens:{tokens}", train__grad_accum_steps=1, **knobs
+    )
 
 
-def _gpt2_step(card: Card) -> Iterator[Row]:
+def _gpt2_step(session: GPUSession) -> Iterator[Row]:
     name = "GPT-2 124M, bfloat16"
-    yield from card.step(f"{name}, 32 x 1,024 tokens", _gpt2(card, train__batch_size=32))
-    yield from card.profile(name, _gpt2(card, train__batch_size=32))
+    yield from session.step(f"{name}, 32 x 1,024 tokens", _gpt2(session, train__batch_size=32))
+    yield from session.profile(name, _gpt2(session, train__batch_size=32))
     for batch_size in (16, 64):
-        config = _gpt2(card, train__batch_size=batch_size)
-        figures = card.bench(config, beside_nanogpt=False, pairs=2)
+        config = _gpt2(session, train__batch_size=batch_size)
+        figures = session.bench(config, beside_nanogpt=False, pairs=2)
         yield step_row(f"{name}, {batch_size} x 1,024 tokens", figures)
 
 
-def _gpt2_run(card: Card) -> Iterator[Row]:
+def _gpt2_run(session: GPUSession) -> Iterator[Row]:
     config = _gpt2(
-        card,
+        session,
         train__batch_size=32,
         train__max_iters=300,
         optim__warmup_iters=30,
@@ -87,7 +91,7 @@ def _gpt2_run(card: Card) -> Iterator[Row]:
         checkpoint__interval=1000,
     )
     target = 8.0  # nats; it starts at 10.8, and 2.4 is the tokens' entropy
-    figures = card.bench(config, "--what", "run", "--target", str(target), pairs=1)
+    figures = session.bench(config, "--what", "run", "--target", str(target), pairs=1)
     yield _run_row("GPT-2 124M, 300 updates of 32 x 1,024 tokens", figures, target)
 
 
@@ -104,24 +108,24 @@ def _run_row(name: str, figures: dict[str, Any], target: float) -> Row:
     return Row(name, words(ours), "; ".join(f"{o['name']}: {words(o)}" for o in others))
 
 
-def _larger_run(card: Card) -> Iterator[Row]:
-    yield _larger_runs(card, "three seeds", beside_nanogpt=False, pairs=3)
+def _larger_run(session: GPUSession) -> Iterator[Row]:
+    yield _larger_runs(session, "three seeds", beside_nanogpt=False, pairs=3)
 
 
-def _larger_run_beside(card: Card) -> Iterator[Row]:
-    yield _larger_runs(card, "one seed", beside_nanogpt=True, pairs=1)
+def _larger_run_beside(session: GPUSession) -> Iterator[Row]:
+    yield _larger_runs(session, "one seed", beside_nanogpt=True, pairs=1)
 
 
-def _larger_runs(card: Card, name: str, **settings: Any) -> Row:
-    config, target = card.config(_LARGER, eval__mode="random"), 1.48
-    figures = card.bench(config, "--what", "run", "--target", str(target), **settings)
+def _larger_runs(session: GPUSession, name: str, **settings: Any) -> Row:
+    config, target = session.config(_LARGER, eval__mode="random"), 1.48
+    figures = session.bench(config, "--what", "run", "--target", str(target), **settings)
     return _run_row(f"shakespeare_char_gpu, whole run, {name}", figures, target)
 
 
-def _laptop_run(card: Card) -> Iterator[Row]:
+def _laptop_run(session: GPUSession) -> Iterator[Row]:
     target = 1.90
     flags = ("--what", "run", "--target", str(target))
-    figures = card.bench(card.config(_LAPTOP), *flags, pairs=2)
+    figures = session.bench(session.config(_LAPTOP), *flags, pairs=2)
     yield _run_row("laptop recipe, whole run", figures, target)
 
 
@@ -134,25 +138,28 @@ _SIDES: tuple[tuple[str, str, Mapping[str, object]], ...] = (
 )
 
 
-def _cpu_vs_gpu(card: Card) -> Iterator[Row]:
-    folder, kept = card.folder / "runs", card.folder / "cpu_vs_gpu"
+def _cpu_vs_gpu(session: GPUSession) -> Iterator[Row]:
+    folder, kept = session.folder / "runs", session.folder / "cpu_vs_gpu"
     for name, platform, knobs in _SIDES:
-        out_dir, where = folder / name, {"JAX_PLATFORMS": "cpu" if card.is_rehearsal else platform}
-        card.script("train", *card.config(_LAPTOP, out_dir=out_dir, **knobs), **where)
-        said = card.script("evaluate", "--out_dir", str(out_dir), **where).lines[1][1]
+        out_dir, where = (
+            folder / name,
+            {"JAX_PLATFORMS": "cpu" if session.is_smoke_test else platform},
+        )
+        session.script("train", *session.config(_LAPTOP, out_dir=out_dir, **knobs), **where)
+        said = session.script("evaluate", "--out_dir", str(out_dir), **where).lines[1][1]
         (kept / name).mkdir(parents=True)
         for file in ("metrics.jsonl", "config.json"):
             shutil.copy(out_dir / file, kept / name)
         yield Row(f"laptop recipe, seed 1337, {name}", said)
     # The first update made, all others as in the recipe: the same start for every side.
-    start = card.config(_LAPTOP, out_dir=folder / "start", optim__lr_decay_iters=2000)
-    card.script("train", *start, "--config.train.max_iters=1", JAX_PLATFORMS="cpu")
-    devices = "cpu,cpu:bfloat16" if card.is_rehearsal else "cpu,cuda,cuda:tf32,cuda:bfloat16"
-    n_updates, found = 3 if card.is_rehearsal else 200, kept / "replay.json"
+    start = session.config(_LAPTOP, out_dir=folder / "start", optim__lr_decay_iters=2000)
+    session.script("train", *start, "--config.train.max_iters=1", JAX_PLATFORMS="cpu")
+    devices = "cpu,cpu:bfloat16" if session.is_smoke_test else "cpu,cuda,cuda:tf32,cuda:bfloat16"
+    n_updates, found = 3 if session.is_smoke_test else 200, kept / "replay.json"
     flags = ("--devices", devices, f"--updates={n_updates}", "--json", str(found))
     # It fails when one side is wrong, and its figures then matter most.
     with contextlib.suppress(RunError):
-        card.script("replay", "--out_dir", str(folder / "start"), *flags)
+        session.script("replay", "--out_dir", str(folder / "start"), *flags)
     for replica in json.loads(found.read_text())["replicas"][1:]:
         apart, params = replica["differences"]["loss"], replica["differences"]["params"]
         yield Row(

@@ -12,7 +12,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from gptjax.run.program import Program
+from gptjax.run.program import CompiledTrainer
 from gptjax.system.errors import RunError
 
 GROUPS = ("matmul", "attention", "elementwise", "optimizer", "idle")
@@ -71,7 +71,7 @@ def _group(line: str, has_product: bool) -> str:
     return "matmul" if has_product else "elementwise"
 
 
-def profile(program: Program, n_updates: int) -> dict[str, float]:
+def profile(program: CompiledTrainer, n_updates: int) -> dict[str, float]:
     """Milliseconds an update spends in each of GROUPS, from a trace of `n_updates` updates.
 
     `idle` is the time during which no operation ran. Operations that run side by side share the
@@ -80,7 +80,7 @@ def profile(program: Program, n_updates: int) -> dict[str, float]:
     Raises:
       RunError: if the profiler does not tell most operations apart, as those of CUDA graphs.
     """
-    n_updates = min(n_updates, program.n_slots)
+    n_updates = min(n_updates, program.max_updates_per_call)
     offsets_KAB = program.offsets(0, n_updates)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -104,8 +104,8 @@ def profile(program: Program, n_updates: int) -> dict[str, float]:
         all_ns = covered((start, start + duration) for start, duration, _ in seen)
         if busy_ns < _LEAST_TOLD_APART * all_ns:
             raise RunError(
-                f"the profiler tells {busy_ns / all_ns:.0%} of the GPU's time apart; operations in "
-                f"CUDA graphs show with XLA_FLAGS={WITHOUT_GRAPHS}"
+                f"the profiler attributes only {busy_ns / all_ns:.0%} of the GPU's time; "
+                f"operations in CUDA graphs show with XLA_FLAGS={WITHOUT_GRAPHS}"
             )
     totals = dict.fromkeys(GROUPS, 0.0)
     for _, duration, operation in events:

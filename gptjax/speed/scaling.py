@@ -38,8 +38,8 @@ class Point:
 
     Attributes:
       axis, size: what was changed, and to what.
-      seconds: of an update, median over bursts.
-      slowdown: times the base config's seconds, of bursts in turns.
+      seconds: of an update, median over pairs.
+      slowdown: times the base config's seconds, measured in turns.
       flops, flops_growth: of an update, as XLA counts them, and times the base config's.
       mfu: share of the measured peak.
       memory_bytes: what the compiled update needs: state, text and temporary arrays.
@@ -55,18 +55,18 @@ class Point:
     memory_bytes: int
 
 
-def measure(config: ml_collections.ConfigDict, *, n_bursts: int) -> Iterator[Point]:
+def measure(config: ml_collections.ConfigDict, *, n_pairs: int) -> Iterator[Point]:
     """Yields the points of all axes, each measured in turns with its axis' base."""
     with tempfile.TemporaryDirectory() as folder:
         for axis in (*_KNOBS, "vocabulary"):
             base = Stepper(_scaled(config, axis, 1, folder))
             for factor in _FACTORS:
                 changed = _scaled(config, axis, factor, folder)
-                yield _point(axis, _size(changed, axis, factor), Stepper(changed), base, n_bursts)
+                yield _point(axis, _size(changed, axis, factor), Stepper(changed), base, n_pairs)
 
 
-def _point(axis: str, size: int, stepper: Stepper, base: Stepper, n_bursts: int) -> Point:
-    pairs = [(base.burst(), stepper.burst()) for _ in range(n_bursts)]
+def _point(axis: str, size: int, stepper: Stepper, base: Stepper, n_pairs: int) -> Point:
+    pairs = [(base.time_updates(), stepper.time_updates()) for _ in range(n_pairs)]
     seconds = statistics.median(after for _, after in pairs)
     flops = stepper.program.flops
     return Point(

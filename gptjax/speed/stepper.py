@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 
 import ml_collections
 
-from gptjax.config.config import set_knob
-from gptjax.device import mesh
-from gptjax.run.program import Program
-from gptjax.run.resume import find_origin
-from gptjax.train import Run
+from gptjax.config.config import validate
+from gptjax.device.devices import available_devices, choose_devices
+from gptjax.run.inputs import read_inputs
+from gptjax.run.program import compile_trainer
 
-# A burst is this long at least; one of a large model is a single update.
-_BURST_SECONDS = 1.5
+# Updates are timed for this long at least; of a large model it is a single one.
+_TIMED_SECONDS = 1.5
 
 
 class Stepper:
     """The program that train.py would run for a config, with its text and initial weights.
 
     Attributes:
-      n_updates: updates in a burst, enough that the burst's ends do not matter.
+      n_updates: updates timed at once, enough that its ends do not matter.
     """
 
     def __init__(self, config: ml_collections.ConfigDict):
         """Raises UserError for whatever train.py would refuse."""
-        config = config.copy_and_resolve_references()
-        with tempfile.TemporaryDirectory() as folder:
-            set_knob(config, "out_dir", f"{folder}/run")
-            found, _ = mesh.available_devices(config.mesh.cpu_devices, config.mesh.gpu_memory)
-            devices = mesh.choose_devices(found, config)
-            self.program: Program = Run(find_origin(config, []), mesh.machine(devices)).compiled(
-                devices
-            )
+        validate(config)
+        found, _ = available_devices(config.mesh.cpu_devices, config.mesh.gpu_memory)
+        inputs, devices = read_inputs(config), choose_devices(found, config)
+        self.program = compile_trainer(config, inputs, devices)
         self._n_done = 0
         self._make(1)  # The first update touches its memory for the first time.
         seconds = self._make(1)
-        self.n_updates = max(1, min(self.program.n_slots, int(_BURST_SECONDS / seconds)))
+        self.n_updates = max(
+            1, min(self.program.max_updates_per_call, int(_TIMED_SECONDS / seconds))
+        )
 
-    def burst(self) -> float:
+    def time_updates(self) -> float:
         """Seconds of an update, on average over `n_updates`, choosing its batches included."""
         return self._make(self.n_updates) / self.n_updates
 

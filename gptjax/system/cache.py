@@ -44,7 +44,7 @@ def keep_compiled_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_COMPILE_SECONDS)
 
 
-def numbers(path: Path) -> dict[str, float]:
+def floats(path: Path) -> dict[str, float]:
     """The numbers remembered in a file, none of them if it is missing or damaged."""
     try:
         return {key: float(value) for key, value in json.loads(path.read_text()).items()}
@@ -52,16 +52,16 @@ def numbers(path: Path) -> dict[str, float]:
         return {}
 
 
-def keep_number(path: Path, key: str, value: float) -> None:
+def keep_float(path: Path, key: str, value: float) -> None:
     """Remembers a number, if the file can be written: a cache is only a cache."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({**numbers(path), key: value}))
+        temporary.write_text(json.dumps({**floats(path), key: value}))
         os.replace(temporary, path)
 
 
-def program() -> str:
+def source_digest() -> str:
     """A digest of gptjax's own source: what one version counted, another may count otherwise."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.parent.rglob("*.py")):

@@ -28,12 +28,14 @@ class Flags(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError("command line", message, "see --help")
 
-    def exit_on_leftovers(self, leftovers: Sequence[str]) -> None:
-        """Raises UserError when an argument was not understood."""
+    def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The parsed flags; raises UserError when an argument was not understood."""
+        parsed, leftovers = self.parse_known_args(arguments)
         if leftovers:
             raise UserError(
                 "command line", repr(leftovers[0]), "unexpected argument", "See --help."
             )
+        return parsed
 
 
 def run(main: Callable[[list[str]], int | None]) -> NoReturn:
@@ -48,6 +50,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
             # A terminal that cannot show a character gets its escape, not an exception.
             stream.reconfigure(errors="backslashreplace")
     try:
+        versions.check_platform()
         with signals.watched():
             versions.check()
             code = _code_of(main)

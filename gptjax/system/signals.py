@@ -1,8 +1,20 @@
-"""Ctrl-C and SIGTERM: the first asks a command to stop, a second one ends it at once."""
+"""Ctrl-C and SIGTERM: the first asks a command to stop, a second one ends it at once.
+
+| the signal comes | then | exit code |
+|---|---|---|
+| first, while a command reads, compiles or prints | it is left where it is | 130, 143 |
+| first, while train.py makes updates, evaluates or saves | that ends, the run is saved | 130, 143 |
+| first, after train.py's last update | the run ends as ever | 0 |
+| second | the process ends; what followed the last checkpoint is lost | 130, 143 |
+
+`command.run` watches from a command's start to its end; inside it, train.py's loop notes the first
+signal and asks after it between two dispatches.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -14,10 +26,10 @@ KINDS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """While inside, SIGTERM raises SystemExit(143), and a second signal ends the process at once.
+    """While inside, Ctrl-C raises KeyboardInterrupt and SIGTERM SystemExit; a second one ends all.
 
     Python runs a signal's handler between two of its own instructions, which may be minutes away
-    while XLA computes; the thread started here is told at once. Ctrl-C raises KeyboardInterrupt.
+    while XLA computes; the thread started here is told at once.
     """
 
     def leave(number: int, frame: object) -> None:
@@ -25,7 +37,7 @@ def watched() -> Iterator[None]:
 
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    with handled(leave, (signal.SIGTERM,)):
+    with _handled(leave, (signal.SIGTERM,)):
         previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         threading.Thread(target=_end_at_the_second, args=(reader,), daemon=True).start()
         try:
@@ -35,9 +47,38 @@ def watched() -> Iterator[None]:
             os.close(writer)
 
 
+@dataclasses.dataclass
+class StopRequest:
+    """Whether somebody has asked to stop: by which signal, 0 for none."""
+
+    number: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's way to say that this signal has ended a process."""
+        return 128 + self.number
+
+    @property
+    def name(self) -> str:
+        """SIGINT or SIGTERM."""
+        return signal.Signals(self.number).name
+
+
 @contextlib.contextmanager
-def handled(
-    handler: Callable[[int, object], None], kinds: tuple[signal.Signals, ...] = KINDS
+def noted() -> Iterator[StopRequest]:
+    """While inside, the first signal interrupts nothing: it stands in the request yielded."""
+    request = StopRequest()
+
+    def note(number: int, frame: object) -> None:
+        request.number = number
+
+    with _handled(note, KINDS):
+        yield request
+
+
+@contextlib.contextmanager
+def _handled(
+    handler: Callable[[int, object], None], kinds: tuple[signal.Signals, ...]
 ) -> Iterator[None]:
     """While inside, signals of these kinds call `handler`."""
     previous = [signal.signal(kind, handler) for kind in kinds]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.abc
+import importlib.util
 import os
 import sys
 from importlib import metadata
@@ -24,6 +25,14 @@ SUPPORTED = {
 _GONE = ("HiPrimitive", "MutableHiType")
 _GONE_SINCE = "0.11.1"
 _FLAX_THAT_KNOWS = "0.12.10"
+
+
+def check_platform() -> None:
+    """Raises UserError on a system that lacks what locks a run directory: Windows."""
+    if importlib.util.find_spec("fcntl") is None:
+        raise UserError(
+            "platform", sys.platform, "gptjax needs Linux or macOS", "On Windows run it in WSL2."
+        )
 
 
 def check() -> None:

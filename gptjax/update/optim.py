@@ -17,6 +17,8 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     """The rate of update i, counted from 0: linear warmup, then as optim.schedule says.
 
     Source: nanoGPT train.py, get_lr, off-by-ones included: the first rate is peak / (warmup + 1).
+    (optax.warmup_cosine_decay_schedule with that init_value is the same formula, rounded otherwise;
+    it has no constant part for the linear schedule, and float32 where float64 is on.)
     """
     optim, horizon = config.optim, decay_iters(config)
     peak, floor, warmup = optim.learning_rate, optim.min_lr, optim.warmup_iters
@@ -117,15 +119,12 @@ def with_float32_masters(tx: optax.GradientTransformation) -> optax.GradientTran
     late, small updates would be lost. Source: Micikevicius et al. 2018, Mixed Precision Training.
     """
 
-    def wide(tree):
-        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
-
     def init(params):
-        masters = wide(params)
+        masters = optax.tree.cast(params, jnp.float32)
         return MasterState(masters, tx.init(masters))
 
     def update(grads, state, params=None):
-        updates, inner = tx.update(wide(grads), state.inner, state.masters)
+        updates, inner = tx.update(optax.tree.cast(grads, jnp.float32), state.inner, state.masters)
         masters = optax.apply_updates(state.masters, updates)
         # The difference is float32 and within an ulp of exact, and apply_updates rounds the sum
         # to the parameter's dtype: the new parameter is the rounded master, bit for bit.

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from gptjax.config.config import GPTConfig, is_small_vocabulary
+from gptjax.config.config import GPTConfig
 from gptjax.model import gradients
 from gptjax.model.gpt import GPT
+from gptjax.model.layers import is_small_vocabulary
 from gptjax.update import optim
 
 

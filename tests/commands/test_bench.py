@@ -19,8 +19,8 @@ import tiny
 from gptjax import bench
 from gptjax.config.config import default_config
 from gptjax.data import corpus
-from gptjax.device import flops
-from gptjax.speed import process, profile, scaling
+from gptjax.device import peak
+from gptjax.speed import nanogpt, process, profile, scaling
 from gptjax.speed.stepper import Stepper
 from gptjax.system.errors import RunError, UserError
 
@@ -52,7 +52,7 @@ for _ in range(int(flags["num_samples"])):
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-    monkeypatch.setattr(flops, "matmul_rate", lambda *arguments, **settings: 1e11)
+    monkeypatch.setattr(peak, "matmul_rate", lambda *arguments, **settings: 1e11)
     return runs.settings(tmp_path)
 
 
@@ -71,8 +71,8 @@ def checkout(tmp_path, settings):
     return folder
 
 
-def nanogpt(folder, **changes):
-    return process.NanoGPT(str(folder), sys.executable, **{"is_compiled": False, **changes})
+def peer(folder, **changes):
+    return nanogpt.NanoGPT(str(folder), sys.executable, **{"is_compiled": False, **changes})
 
 
 class TestCommands:
@@ -109,7 +109,7 @@ class TestCommands:
             from gptjax.config import config_file
             from gptjax.speed import process
             def main(argv):
-                other = process.NanoGPT({str(checkout)!r}, sys.executable, is_compiled=False)
+                other = nanogpt.NanoGPT({str(checkout)!r}, sys.executable, is_compiled=False)
                 config = config_file.load_config("configs/shakespeare_char.py", {{}})
                 with other.stepping(config) as stepping:
                     print(stepping._child.pid, flush=True)
@@ -138,7 +138,7 @@ class TestCommands:
 class TestNanoGPT:
     def test_it_gets_the_same_experiment(self, checkout, settings, tmp_path):
         settings.train.grad_accum_steps = 2
-        found = nanogpt(checkout).train(settings, str(tmp_path / "out"))
+        found = peer(checkout).train(settings, str(tmp_path / "out"))
         assert found.evaluations()[-1][2] == 1.8857
         flags = json.loads((tmp_path / "out" / "flags.json").read_text())
         wanted = {
@@ -157,24 +157,24 @@ class TestNanoGPT:
         }
         assert {name: flags[name] for name in wanted} == wanted
 
-    def test_between_bursts_it_stands_still(self, checkout, settings):
-        with nanogpt(checkout).stepping(settings) as stepping:
-            assert stepping.burst(3) == pytest.approx(0.02)
+    def test_between_pairs_it_stands_still(self, checkout, settings):
+        with peer(checkout).stepping(settings) as stepping:
+            assert stepping.time_updates(3) == pytest.approx(0.02)
             pid = stepping._child.pid
             before = Path(f"/proc/{pid}/stat").read_text().split()
             time.sleep(0.3)
             after = Path(f"/proc/{pid}/stat").read_text().split()
             assert before[2] == after[2] == "T" and before[13:15] == after[13:15]
-            assert stepping.burst(5) == pytest.approx(0.02)
+            assert stepping.time_updates(5) == pytest.approx(0.02)
             assert stepping.peak_bytes() > 2**20
         assert not Path(f"/proc/{pid}").exists()
 
     def test_on_a_gpu_updates_are_timed_by_their_lines(self, checkout, settings, tmp_path):
         """There a line's own figure is of an update that waits for those before it."""
         (checkout / "train.py").write_text(FAKE_TRAIN.replace("20.00ms", "999.00ms"))
-        other = nanogpt(checkout, device="cuda")
+        other = peer(checkout, device="cuda")
         with other.stepping(settings) as stepping:
-            assert 0.02 < stepping.burst(3) < 0.2
+            assert 0.02 < stepping.time_updates(3) < 0.2
         found = other.train(settings, str(tmp_path / "out"))
         assert found.evaluations()
         flags = json.loads((tmp_path / "out" / "flags.json").read_text())
@@ -182,7 +182,7 @@ class TestNanoGPT:
 
     def test_token_files_are_given_to_it_as_they_are(self, checkout, settings, tmp_path):
         settings.data.source = f"tokens:{tmp_path}"
-        other = nanogpt(checkout)
+        other = peer(checkout)
         other.check(settings)
         other.train(settings, str(tmp_path / "out"))
         flags = json.loads((tmp_path / "out" / "flags.json").read_text())
@@ -192,15 +192,15 @@ class TestNanoGPT:
         (checkout / "train.py").write_text("import sys; sys.exit('out of luck')")
         with (
             pytest.raises(RunError, match="train.py ended with 1: out of luck"),
-            nanogpt(checkout).stepping(settings),
+            peer(checkout).stepping(settings),
         ):
             pass
 
     def test_what_it_cannot_do_is_refused(self, checkout, settings, tmp_path):
-        other = nanogpt(checkout)
+        other = peer(checkout)
         other.check(settings)
         with pytest.raises(UserError, match="has no train.py"):
-            nanogpt(tmp_path)
+            peer(tmp_path)
         settings.model.token_shift = True
         with pytest.raises(UserError, match="model.token_shift: True; nanoGPT has no such thing"):
             other.check(settings)
@@ -339,7 +339,7 @@ def test_an_update_and_its_share_of_the_peak(settings):
     stepper = Stepper(settings)
     step = int(stepper.program.state.step)
     start = time.perf_counter()
-    seconds = stepper.burst()
+    seconds = stepper.time_updates()
     wall = time.perf_counter() - start
     assert int(stepper.program.state.step) == step + stepper.n_updates
     assert 0.5 * wall < seconds * stepper.n_updates <= wall
@@ -351,8 +351,8 @@ def test_an_update_and_its_share_of_the_peak(settings):
 class TestGrowth:
     def test_each_axis_is_scaled_alone(self, settings, monkeypatch):
         monkeypatch.setattr(scaling, "_FACTORS", (1, 3))
-        monkeypatch.setattr(Stepper, "burst", lambda self: self.program.flops / 1e9)
-        points = list(scaling.measure(settings, n_bursts=2))
+        monkeypatch.setattr(Stepper, "time_updates", lambda self: self.program.flops / 1e9)
+        points = list(scaling.measure(settings, n_pairs=2))
         sizes = {(point.axis, point.size) for point in points}
         wanted = {"width": (6, 18), "depth": (1, 3), "context": (5, 15), "batch": (6, 18)}
         wanted |= {"vocabulary": (64, 192)}
@@ -380,7 +380,7 @@ class TestGrowth:
 
 def test_modern_knobs_are_known_to_be_beyond_nanogpt():
     """A new knob of the model must be given to nanoGPT or refused."""
-    given = set(process.nanogpt_flags(default_config()))
+    given = set(nanogpt.nanogpt_flags(default_config()))
     config = default_config()
     refused = {name.partition(".")[2] for name in process._NOT_IN_NANOGPT}
     # These change no result of theirs; GPT-2's vocabulary nanoGPT pads unasked.

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from gptjax import doctor
-from gptjax.device import flops
+from gptjax.device import peak
 from gptjax.system.errors import RunError, UserError
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "doctor.py"
@@ -158,8 +158,8 @@ def rates_of(monkeypatch):
     def matmul_rate(device, dtype, *, precision, seconds):
         return measured[dtype, precision]
 
-    monkeypatch.setattr(flops, "matmul_rate", matmul_rate)
-    monkeypatch.setattr(flops, "copy_rate", lambda device, *, seconds: 1e12)
+    monkeypatch.setattr(peak, "matmul_rate", matmul_rate)
+    monkeypatch.setattr(peak, "copy_rate", lambda device, *, seconds: 1e12)
     return doctor.rates
 
 

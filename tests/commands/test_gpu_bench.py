@@ -5,8 +5,8 @@ import time
 import pytest
 
 from gptjax import gpu_bench
-from gptjax.gpu_bench import Part, Row
-from gptjax.speed import gpu_parts
+from gptjax.speed import gpu_parts, gpu_session
+from gptjax.speed.gpu_session import Part, Row
 from gptjax.system.errors import RunError, UserError
 
 FIGURES = {
@@ -21,7 +21,7 @@ FIGURES = {
 
 
 def measured(tmp_path, *parts, minutes=10.0, **settings):
-    settings = dict(only="", nanogpt=None, nanogpt_python="python", rehearse=False) | settings
+    settings = dict(only="", nanogpt=None, nanogpt_python="python", smoke_test=False) | settings
     gpu_bench.measure(str(tmp_path / "out"), parts, minutes=minutes, **settings)
     return (tmp_path / "out" / "table.md").read_text().splitlines()[2:]
 
@@ -62,12 +62,12 @@ def test_what_there_is_no_time_for_is_said_and_not_begun(tmp_path):
 
 
 def test_a_command_may_take_what_is_left(tmp_path):
-    settings = dict(nanogpt=None, nanogpt_python="python", is_rehearsal=True)
+    settings = dict(nanogpt=None, nanogpt_python="python", is_smoke_test=True)
     for minutes, part in (
         (1 / 60, Part("short of time", 9, rows())),
         (9, Part("hangs", 0.3, rows())),
     ):
-        hurried = gpu_bench.Card(tmp_path, minutes=minutes, **settings)
+        hurried = gpu_session.GPUSession(tmp_path, minutes=minutes, **settings)
         hurried.begin(part)
         start = time.monotonic()
         with pytest.raises(RunError, match="was not done within 1 s"):
@@ -76,7 +76,9 @@ def test_a_command_may_take_what_is_left(tmp_path):
 
 
 def test_what_a_command_says_is_kept(tmp_path):
-    kept = gpu_bench.Card(tmp_path, minutes=1, nanogpt=None, nanogpt_python="", is_rehearsal=True)
+    kept = gpu_session.GPUSession(
+        tmp_path, minutes=1, nanogpt=None, nanogpt_python="", is_smoke_test=True
+    )
     with pytest.raises(RunError, match="ended with 3: three"):
         kept.run(["sh", "-c", "echo one; echo two; echo three >&2; exit 3"])
     assert (tmp_path / "logs" / "00.txt").read_text().splitlines()[1:] == ["one", "two", "three"]
@@ -93,7 +95,7 @@ def test_parts_are_chosen_and_folders_not_mixed(tmp_path):
 
 
 def test_figures_in_words():
-    row = gpu_bench.step_row("recipe", FIGURES)
+    row = gpu_session.step_row("recipe", FIGURES)
     assert row.figure == "2 ms an update, 3 MiB, 512,346 tokens/s, MFU 43.2 %"
     assert row.beside == "nanoGPT 8 ms an update, 5 MiB: **4.00x** (3.50 to 4.50)"
     runs = {"best": [1.47, 1.46], "seconds_to_target": [31.0, None]}
@@ -103,11 +105,11 @@ def test_figures_in_words():
 
 
 @pytest.mark.slow
-def test_a_rehearsal_measures_all_but_what_a_cpu_cannot(tmp_path):
+def test_a_smoke_test_measures_all_but_what_a_cpu_cannot(tmp_path):
     """Every kind of command that is run on a card is run here, with small models."""
     names = ("doctor", "laptop_step", "cpu_vs_gpu", "gpt2_run")
     parts = [part for part in gpu_parts.PARTS if part.name in names]
-    lines = measured(tmp_path, *parts, rehearse=True)
+    lines = measured(tmp_path, *parts, smoke_test=True)
     assert len(lines) == 14 and not [line for line in lines if "not measured" in line]
     kept = sorted(path.name for path in (tmp_path / "out" / "cpu_vs_gpu").iterdir())
     assert kept == ["cpu_float32", "cuda_bfloat16", "cuda_float32", "cuda_tf32", "replay.json"]

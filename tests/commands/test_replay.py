@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import runs
 
-from gptjax.explain.variant import Replica
+from gptjax.explain.variant import Variant
 from gptjax.replay import replay
 from gptjax.run.runlog import read_records
 from gptjax.system.errors import RunError, UserError
@@ -78,14 +78,14 @@ def test_each_stays_on_its_own_device(replayed, monkeypatch):
     """The second on another device than JAX would choose."""
     places = dict(zip(("cpu", "cpu:float32"), jax.devices(), strict=False))
     monkeypatch.setattr("gptjax.explain.variant.device_of", places.__getitem__)
-    losses, seen = Replica.losses, {}
+    losses, seen = Variant.losses, {}
 
     def watched(self, *arguments):
         arrays = [*jax.tree.leaves(self.state), self._train_ids]
         seen[self.spec] = {device for array in arrays for device in array.devices()}
         return losses(self, *arguments)
 
-    monkeypatch.setattr(Replica, "losses", watched)
+    monkeypatch.setattr(Variant, "losses", watched)
     (_, other), _ = replayed("cpu,cpu:float32", updates=2)
     assert len(set(places.values())) == 2
     assert seen == {spec: {device} for spec, device in places.items()}
@@ -113,7 +113,7 @@ def test_bfloat16_drifts(replayed):
 
 def test_parameters_differ_by_a_part_of_the_references_norm(replayed, monkeypatch):
     """Weights a thousandth larger, once the update is made."""
-    update = Replica.update
+    update = Variant.update
 
     def scaled(self, offsets_B):
         metrics = update(self, offsets_B)
@@ -122,7 +122,7 @@ def test_parameters_differ_by_a_part_of_the_references_norm(replayed, monkeypatc
             self.state = self.state.replace(params=larger)
         return metrics
 
-    monkeypatch.setattr(Replica, "update", scaled)
+    monkeypatch.setattr(Variant, "update", scaled)
     (_, other), _ = replayed("cpu,cpu:tf32", updates=1)
     assert other["differences"]["loss"] == [0.0]
     assert other["differences"]["params"] == pytest.approx([1e-3], rel=1e-4)
@@ -133,9 +133,9 @@ def test_a_difference_that_is_no_rounding_is_an_error(out_dir, tmp_path, monkeyp
 
     So young a model's loss is a thousandth off by that: tf32 may be, float32 may not.
     """
-    update = Replica.update
+    update = Variant.update
     monkeypatch.setattr(
-        Replica, "update", lambda self, offsets_B: update(self, offsets_B + (self.spec != "cpu"))
+        Variant, "update", lambda self, offsets_B: update(self, offsets_B + (self.spec != "cpu"))
     )
     path, devices = tmp_path / "replay.json", "cpu,cpu:tf32,cpu:float32"
     with pytest.raises(RunError, match="update 1 differs by .*, more than rounding explains") as e:
@@ -150,7 +150,7 @@ def test_a_difference_that_is_no_rounding_is_an_error(out_dir, tmp_path, monkeyp
 
 
 def test_a_number_that_is_not_finite_stops_it(out_dir, monkeypatch):
-    update = Replica.update
+    update = Variant.update
 
     def infinite(self, offsets_B):
         metrics = update(self, offsets_B)
@@ -158,7 +158,7 @@ def test_a_number_that_is_not_finite_stops_it(out_dir, monkeypatch):
             metrics["loss"] = metrics["loss"] * np.inf
         return metrics
 
-    monkeypatch.setattr(Replica, "update", infinite)
+    monkeypatch.setattr(Variant, "update", infinite)
     with pytest.raises(RunError, match=r"update 2 is not finite: losses \[.*, inf\]"):
         replay(str(out_dir), devices="cpu,cpu:tf32", step="5", updates=3, json=None)
 

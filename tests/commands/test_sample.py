@@ -12,7 +12,7 @@ import tiny
 
 from gptjax import sample
 from gptjax.config.config import set_knob
-from gptjax.run import checkpoint
+from gptjax.run import reader
 from gptjax.run.metadata import model_config
 from gptjax.run.runlog import read_records
 from gptjax.system.command import printable
@@ -78,14 +78,14 @@ def test_a_prompt_from_a_file_and_an_empty_one(tmp_path, command):
 def test_text_appears_as_it_is_written(out_dir, capsys, monkeypatch):
     """Before the last tokens are computed the first are on the screen."""
     seen = []
-    continuations = sample.continuations
+    continuations = sample.generated_tokens
 
     def watched(*arguments, **settings):
         for tokens_BK in continuations(*arguments, **settings):
             seen.append(len(capsys.readouterr().out))
             yield tokens_BK
 
-    monkeypatch.setattr(sample, "continuations", watched)
+    monkeypatch.setattr(sample, "generated_tokens", watched)
     settings = dict(step="best", prompt="the", prompt_file="", num_samples=2, seed=1, stride=1)
     sample.sample(str(out_dir), max_new_tokens=100, temperature=1.0, top_k=0, **settings)
     # The prompt, what fits the window of seven, then 32 characters a dispatch; all else follows.
@@ -112,7 +112,7 @@ def test_evaluation_at_a_shorter_context_and_in_bits(out_dir, command):
     """Against the loss of each window by itself; é is two bytes."""
     context = 3
     printed, _ = command("evaluate", "--step=latest", f"--context={context}")
-    with checkpoint.open_for_reading(str(out_dir)) as checkpoints:
+    with reader.open_for_reading(str(out_dir)) as checkpoints:
         found = checkpoints.restore(20)
     ids = np.load(out_dir / "val_tokens.npy")
     n_windows = (len(ids) - 1) // context

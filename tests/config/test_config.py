@@ -17,7 +17,6 @@ from gptjax.config.config import (
     digest,
     flat,
     from_flat,
-    micro_batches,
     model_config,
     padded_vocabulary,
     set_knob,
@@ -25,6 +24,7 @@ from gptjax.config.config import (
 )
 from gptjax.config.config_file import knob_help, load_config, split_overrides
 from gptjax.config.knobs import KNOBS
+from gptjax.device.memory import micro_batches
 from gptjax.system.errors import UserError, did_you_mean
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.py"))

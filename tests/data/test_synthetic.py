@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gptjax.data import synthetic
-from gptjax.data.synthetic import (
+from gptjax.data.grammar import (
     LEXICON,
     NEXT_SLOTS,
     RHYMES,
@@ -21,8 +21,8 @@ from gptjax.data.synthetic import (
     rhyme_shares,
     speaker_shares,
     word_shares,
-    write_play,
 )
+from gptjax.data.synthetic import write_play
 
 CATEGORY = {word: category for category, words in LEXICON.items() for word in words}
 

@@ -15,8 +15,8 @@ from gptjax.config.config import set_knob
 from gptjax.data import corpus, markov, token_files
 from gptjax.data.tokenizer import CharTokenizer, IdTokenizer
 from gptjax.prepare import prepare
-from gptjax.run import runlog
 from gptjax.run.runlog import read_records
+from gptjax.system import files as files_module
 from gptjax.system.errors import UserError
 
 # Ids of a vocabulary of 50, and how many of each split; both primes.
@@ -372,7 +372,7 @@ def test_what_cannot_be_prepared_is_refused(tmp_path, monkeypatch, changes, mess
 
 
 def test_a_disk_too_small_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(runlog, "free_space", lambda folder: 19)
+    monkeypatch.setattr(files_module, "free_space", lambda folder: 19)
     out_dir = str(tmp_path / "new")
     with pytest.raises(UserError, match="new; 20 bytes are needed, 19 are free"):
         prepare("markov", out_dir=out_dir, n_tokens=10, seed=1, val_fraction=0.1, n_val=0)

@@ -1,6 +1,6 @@
 """What only a GPU can show: JAX_PLATFORMS=cuda pytest -m cuda -n 0.
 
-Without a GPU all of these skip. GPTJAX_REHEARSAL=1 runs them with the CPU in the GPU's place,
+Without a GPU all of these skip. GPTJAX_SMOKE_TEST=1 runs them with the CPU in the GPU's place,
 apart from what a CPU cannot do: so that their own mistakes are found before a card is at hand.
 """
 
@@ -20,7 +20,7 @@ import pytest
 import tiny
 from flax import nnx
 
-from gptjax.device import kernels, mesh
+from gptjax.device import devices, kernels, memory
 from gptjax.model import attention
 from gptjax.model.layers import Dropout
 from gptjax.run.checkpoint import Checkpoints
@@ -31,8 +31,8 @@ from gptjax.update import step
 pytestmark = pytest.mark.cuda
 
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
-IS_REHEARSAL = bool(os.environ.get("GPTJAX_REHEARSAL"))
-PLATFORM = "cpu" if IS_REHEARSAL else "cuda"
+IS_SMOKE_TEST = bool(os.environ.get("GPTJAX_SMOKE_TEST"))
+PLATFORM = "cpu" if IS_SMOKE_TEST else "cuda"
 
 CONFIG = """
 from gptjax.config.config import default_config
@@ -55,8 +55,8 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def card():
-    """The GPU; in a rehearsal the CPU."""
-    if IS_REHEARSAL:
+    """The GPU; in a smoke test the CPU."""
+    if IS_SMOKE_TEST:
         return jax.devices("cpu")[0]
     try:
         return jax.devices("gpu")[0]
@@ -67,8 +67,8 @@ def card():
 @pytest.fixture(scope="module")
 def real_card(card):
     """The GPU, for what a CPU cannot do."""
-    if IS_REHEARSAL:
-        pytest.skip("a CPU cannot rehearse this")
+    if IS_SMOKE_TEST:
+        pytest.skip("a CPU cannot do this")
     return card
 
 
@@ -110,7 +110,7 @@ def newest(folder, out_dir):
 
 @pytest.mark.parametrize("shape", [(2, 3, 256, 64), (1, 2, 1024, 64), (2, 2, 77, 32)], ids=str)
 def test_fused_attention_agrees_with_plain_in_float32(real_card, shape):
-    if mesh.compute_capability(real_card) < mesh.AMPERE:
+    if devices.compute_capability(real_card) < devices.AMPERE:
         pytest.skip("this card is too old for cuDNN's fused attention")
     parts = jax.random.normal(jax.random.key(0), (4, *shape))
     temperature = shape[-1] ** 0.5
@@ -122,8 +122,8 @@ def test_fused_attention_agrees_with_plain_in_float32(real_card, shape):
         return y, *pull(grad)
 
     with jax.default_matmul_precision("highest"):
-        wanted = results(attention.plain, parts.astype(jnp.bfloat16), jnp.float32)
-    for attend in (attention.fused, attention.plain):
+        wanted = results(attention.xla_attention, parts.astype(jnp.bfloat16), jnp.float32)
+    for attend in (attention.cudnn_attention, attention.xla_attention):
         found = results(attend, parts, jnp.bfloat16)
         for a, b in zip(found, wanted, strict=True):
             # bfloat16 keeps 8 bits: a few of them are lost on the way.
@@ -132,7 +132,7 @@ def test_fused_attention_agrees_with_plain_in_float32(real_card, shape):
 
 
 def test_this_card_has_the_fused_kernel(real_card):
-    if mesh.compute_capability(real_card) < mesh.AMPERE:
+    if devices.compute_capability(real_card) < devices.AMPERE:
         pytest.skip("this card is too old for cuDNN's fused attention")
     model = tiny.model_config(dtype="bfloat16", n_head=2, n_embd=128, block_size=64)
     chosen = kernels.choose_attention(model, real_card)
@@ -148,7 +148,7 @@ def test_float32_products_are_as_exact_as_asked(real_card, precision):
     error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     if precision == "highest":
         assert error < 1e-6
-    elif mesh.compute_capability(real_card) >= mesh.AMPERE:
+    elif devices.compute_capability(real_card) >= devices.AMPERE:
         assert 1e-5 < error < 2e-3  # TF32: 10 bits of each factor
 
 
@@ -235,7 +235,7 @@ def test_the_same_text_and_the_same_loss_as_the_cpu(folder):
 
 
 def test_replay_finds_the_devices_close(folder):
-    devices = "cpu,cpu:bfloat16" if IS_REHEARSAL else "cpu,cuda,cuda:tf32,cuda:bfloat16"
+    devices = "cpu,cpu:bfloat16" if IS_SMOKE_TEST else "cpu,cuda,cuda:tf32,cuda:bfloat16"
     arguments = ("--out_dir", "cpu", "--step", "10", "--updates", "10", "--json", "found.json")
     run(folder, "replay", "--devices", devices, *arguments)
     replicas = json.loads((folder / "found.json").read_text())["replicas"]
@@ -244,7 +244,7 @@ def test_replay_finds_the_devices_close(folder):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_p8_deterministic_operations_give_the_same_bits(card, tmp_path, dtype):
-    flags = "" if IS_REHEARSAL else "--xla_gpu_deterministic_ops=true"
+    flags = "" if IS_SMOKE_TEST else "--xla_gpu_deterministic_ops=true"
     settings = dict(dropout=0.2, XLA_FLAGS=flags)
     (tmp_path / "text.txt").write_text(tiny.TEXT)
     with ThreadPoolExecutor(3) as pool:
@@ -281,6 +281,6 @@ def test_a_profile_tells_where_the_time_goes(card, tmp_path):
 def test_a_compiled_program_needs_memory_that_the_card_has(card, tmp_path):
     (tmp_path / "text.txt").write_text(tiny.TEXT)
     program = Stepper(tiny.config(data__source=f"text:{tmp_path / 'text.txt'}")).program
-    assert 0 < program.memory_bytes() < mesh.memory_bytes(card)
+    assert 0 < program.memory_bytes() < memory.memory_bytes(card)
     counted = program.costs()["compiled_flops_per_update"]
     assert counted is None or np.isfinite(counted)  # recorded, whatever it is

@@ -12,7 +12,7 @@ import tiny
 
 from gptjax.config.config import model_config
 from gptjax.config.config_file import load_config
-from gptjax.device import flops
+from gptjax.device import flops, peak
 from gptjax.model.gpt import n_parameters
 from gptjax.update import optim, step
 
@@ -109,7 +109,7 @@ def test_a_count_is_remembered_for_just_this_update(tmp_path):
     ],
 )
 def test_table_names_the_right_card(kind, dtype, tflops):
-    assert flops.table_peak(kind, dtype) == pytest.approx(tflops * 1e12)
+    assert peak.table_peak(kind, dtype) == pytest.approx(tflops * 1e12)
 
 
 @pytest.mark.parametrize(
@@ -125,30 +125,30 @@ def test_table_names_the_right_card(kind, dtype, tflops):
     ],
 )
 def test_a_card_of_a_like_name_is_not_taken_for_another(kind):
-    assert flops.table_peak(kind, "float32") is None
+    assert peak.table_peak(kind, "float32") is None
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_an_unknown_card_has_no_table_peak(dtype):
-    assert flops.table_peak("NVIDIA GeForce RTX 9999", dtype) is None
-    assert flops.table_peak("cpu", dtype) is None
-    assert flops.table_peak("Tesla V100-SXM2-16GB", "bfloat16") is None
+    assert peak.table_peak("NVIDIA GeForce RTX 9999", dtype) is None
+    assert peak.table_peak("cpu", dtype) is None
+    assert peak.table_peak("Tesla V100-SXM2-16GB", "bfloat16") is None
 
 
 def test_measured_peak_is_kept_at_its_highest(tmp_path):
-    found = flops.peak(jax.devices()[:1], "float32", folder=tmp_path)
+    found = peak.peak(jax.devices()[:1], "float32", folder=tmp_path)
     assert 1e9 < found.flops_per_s < 1e15 and "measured" in found.source
     (path,) = tmp_path.glob("peaks.json")
     (key,) = json.loads(path.read_text())
     path.write_text(json.dumps({key: 9e14}))
-    assert flops.peak(jax.devices()[:1], "float32", folder=tmp_path).flops_per_s == 9e14
+    assert peak.peak(jax.devices()[:1], "float32", folder=tmp_path).flops_per_s == 9e14
     path.write_text("{broken")
-    assert flops.peak(jax.devices()[:1], "float32", folder=tmp_path).flops_per_s < 9e14
+    assert peak.peak(jax.devices()[:1], "float32", folder=tmp_path).flops_per_s < 9e14
 
 
 def test_several_cpu_devices_share_the_same_cores(tmp_path):
-    one = flops.peak(jax.devices()[:1], "float32", folder=tmp_path).flops_per_s
-    four = flops.peak(jax.devices()[:4], "float32", folder=tmp_path).flops_per_s
+    one = peak.peak(jax.devices()[:1], "float32", folder=tmp_path).flops_per_s
+    four = peak.peak(jax.devices()[:4], "float32", folder=tmp_path).flops_per_s
     assert four < 2 * one
 
 
@@ -157,9 +157,9 @@ def test_several_cpu_devices_share_the_same_cores(tmp_path):
     [("NVIDIA A100-SXM4-80GB", 19.5), ("NVIDIA H100 80GB HBM3", 66.9), ("Tesla T4", 8.1)],
 )
 def test_full_precision_has_a_peak_of_its_own(kind, tflops):
-    assert flops.table_peak(kind, "float32", precision="highest") == pytest.approx(tflops * 1e12)
-    usual = flops.table_peak(kind, "bfloat16")
-    assert flops.table_peak(kind, "bfloat16", precision="highest") == usual
+    assert peak.table_peak(kind, "float32", precision="highest") == pytest.approx(tflops * 1e12)
+    usual = peak.table_peak(kind, "bfloat16")
+    assert peak.table_peak(kind, "bfloat16", precision="highest") == usual
 
 
 @pytest.mark.parametrize(
@@ -179,14 +179,14 @@ def test_full_precision_has_a_peak_of_its_own(kind, tflops):
     ],
 )
 def test_table_has_the_memory_of_the_right_card(kind, gb_per_s):
-    assert flops.table_bandwidth(kind) == pytest.approx(gb_per_s * 1e9)
+    assert peak.table_bandwidth(kind) == pytest.approx(gb_per_s * 1e9)
 
 
 @pytest.mark.parametrize(
     "kind", ["cpu", "NVIDIA L40", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA A100-PG509-200"]
 )
 def test_an_unknown_memory_is_in_no_table(kind):
-    assert flops.table_bandwidth(kind) is None
+    assert peak.table_bandwidth(kind) is None
 
 
 class Clock:
@@ -218,7 +218,7 @@ class Clock:
 def test_the_fastest_call_counts_but_not_the_first(monkeypatch, platform, milliseconds, n_calls):
     clock = Clock(1, 13, 7, 11, 19)
     monkeypatch.setattr(flops, "time", clock)
-    fastest = flops._fastest(clock.call, clock, mock.Mock(platform=platform), 0.050)
+    fastest = peak._fastest(clock.call, clock, mock.Mock(platform=platform), 0.050)
     assert fastest == pytest.approx(1e-3 * milliseconds)
     assert clock.n_calls == n_calls
 
@@ -230,9 +230,9 @@ def test_the_fastest_call_counts_but_not_the_first(monkeypatch, platform, millis
 def test_a_product_of_random_numbers_has_2n3_flops(monkeypatch, dtype, is_slow, n):
     products = []
     monkeypatch.setattr(flops, "lacks_bfloat16", lambda device: is_slow)
-    monkeypatch.setattr(flops, "_fastest", lambda call, *_: products.append(call(None)) or 0.5)
+    monkeypatch.setattr(peak, "_fastest", lambda call, *_: products.append(call(None)) or 0.5)
     with mock.patch.object(flops.jnp, "matmul", wraps=jnp.matmul) as matmul:
-        rate = flops.matmul_rate(jax.devices()[0], dtype, precision="highest")
+        rate = peak.matmul_rate(jax.devices()[0], dtype, precision="highest")
     assert rate == 4 * n**3 and matmul.call_args.kwargs == {"precision": "highest"}
     assert products[0].shape == (n, n) and products[0].dtype == dtype
     # An entry is a sum of n products of two standard normals, those of the diagonal as well.
@@ -249,7 +249,7 @@ def test_memory_is_counted_read_and_written_in_place(monkeypatch):
         assert x.is_deleted()
         return 0.5
 
-    monkeypatch.setattr(flops, "_fastest", fastest)
-    assert flops.copy_rate(jax.devices()[0]) == 2 * 2**28 / 0.5
+    monkeypatch.setattr(peak, "_fastest", fastest)
+    assert peak.copy_rate(jax.devices()[0]) == 2 * 2**28 / 0.5
     assert len(set(seen[0])) == 5 and (seen[0] > 0).all()
     np.testing.assert_array_equal(seen[1], -seen[0])

@@ -55,7 +55,7 @@ def test_with_dropout_only_evaluations_use_it(trial):
 
 
 def test_a_model_attends_by_it_where_nothing_is_dropped_out(without_cudnn, monkeypatch):
-    calls, right = [], attention.fused
+    calls, right = [], attention.cudnn_attention
     monkeypatch.setattr(
         attention,
         "fused",
@@ -101,7 +101,7 @@ def test_a_trial_that_fails_is_no_error_unless_cudnn_was_asked_for(trial):
     asked = tiny.model_config(**FITTING, attention="cudnn")
     with pytest.raises(UserError, match="no engine"):
         kernels.choose_attention(asked, card())
-    assert kernels.with_kernels(asked, card()).attention == "xla"
+    assert kernels.for_evaluation(asked, card()).attention == "xla"
 
 
 def test_what_the_trial_of_a_device_without_the_kernel_says():
@@ -113,9 +113,9 @@ def test_a_trial_compares_gradients(without_cudnn, monkeypatch):
     kernels._trial.cache_clear()
     assert kernels._trial(24, 16, device) == ""
     kernels._trial.cache_clear()
-    right = attention.fused
+    right = attention.cudnn_attention
     wrong = lambda *arrays, temperature: right(*arrays, temperature=2 * temperature)  # noqa: E731
-    monkeypatch.setattr(attention, "fused", wrong)
+    monkeypatch.setattr(attention, "cudnn_attention", wrong)
     assert "are off by" in kernels._trial(24, 16, device)
     kernels._trial.cache_clear()
 

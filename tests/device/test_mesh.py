@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import tiny
 
-from gptjax.device import mesh
-from gptjax.evaluate import tokens_at_once
+from gptjax.device import devices, memory
+from gptjax.run.evaluator import tokens_per_batch
 from gptjax.system import versions
 from gptjax.system.errors import UserError
 
@@ -17,7 +17,7 @@ SHARES = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 @pytest.mark.parametrize(
     ("gpu_memory", "set_before", "wanted"),
     [
-        (mesh.GPU_MEMORY, {}, (None, None)),  # JAX's own
+        (devices.GPU_MEMORY, {}, (None, None)),  # JAX's own
         (0.5, {}, (None, "0.5")),
         (0.0, {}, ("false", None)),
         (0.5, {SHARES[0]: "false"}, ("false", None)),
@@ -32,7 +32,7 @@ def test_gpu_memory_is_said_to_jax_unless_the_environment_does(
         monkeypatch.delenv(name)
     for name, value in set_before.items():
         monkeypatch.setenv(name, value)
-    mesh._share_memory(gpu_memory)
+    devices._memory_shared(gpu_memory)
     assert tuple(os.environ.get(name) for name in SHARES) == wanted
 
 
@@ -43,7 +43,7 @@ def test_the_remedy_for_a_missing_gpu_depends_on_what_is_installed(monkeypatch, 
     monkeypatch.setattr(versions, "cuda_plugins", lambda: plugins)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     with pytest.raises(UserError, match="no cuda device here; have: cpu") as error:
-        mesh.available_devices()
+        devices.available_devices()
     assert words in str(error.value)
 
 
@@ -54,15 +54,15 @@ def card(gigabytes):
 
 
 def test_an_update_larger_than_the_card_is_refused_before_it_runs():
-    mesh.check_program_memory(7 * 2**30, card(8))
+    memory.check_program_memory(7 * 2**30, card(8))
     with pytest.raises(UserError, match=r"needs 9.0 GiB; this gpu has 8.0 GiB. Lower .*gpu_memory"):
-        mesh.check_program_memory(9 * 2**30, card(8))
+        memory.check_program_memory(9 * 2**30, card(8))
 
 
 def test_a_sweep_on_a_gpu_takes_what_fills_it_and_fits_it():
     small = tiny.model_config(n_head=6, block_size=256, vocab_size=65)
     large = tiny.model_config(n_head=12, block_size=1024, vocab_size=50_304)
-    assert tokens_at_once(small, "cpu") == tokens_at_once(large, "cpu") == 2048
-    assert tokens_at_once(small, "gpu") == 65_536
-    n_tokens = tokens_at_once(large, "gpu")
+    assert tokens_per_batch(small, "cpu") == tokens_per_batch(large, "cpu") == 2048
+    assert tokens_per_batch(small, "gpu") == 65_536
+    n_tokens = tokens_per_batch(large, "gpu")
     assert 1024 <= n_tokens and 4 * n_tokens * large.vocab_size <= 2**31

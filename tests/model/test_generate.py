@@ -136,7 +136,7 @@ def nanogpt_shares(logits_V, temperature, top_k):
 def test_draws_follow_nanogpts_distribution(temperature, top_k):
     logits_V = np.array([0.3, -1.0, 2.0, 2.0, 0.0, -3.0, 1.1], np.float32)
     n_draws = 20_000
-    drawn_B = generate.choose(
+    drawn_B = generate.sample_token(
         jnp.tile(jnp.asarray(logits_V), (n_draws, 1)),
         jax.random.split(jax.random.key(0), n_draws),
         temperature=jnp.float32(temperature),
@@ -154,7 +154,7 @@ def test_draws_follow_nanogpts_distribution(temperature, top_k):
 def test_top_k_keeps_ties():
     """Two symbols share second place: top_k=2 keeps three, as nanoGPT's comparison does."""
     logits_BV = jnp.tile(jnp.asarray([3.0, 1.0, 1.0, 0.0]), (500, 1))
-    drawn_B = generate.choose(
+    drawn_B = generate.sample_token(
         logits_BV, jax.random.split(jax.random.key(0), 500), temperature=jnp.float32(1), top_k=2
     )
     assert set(np.asarray(drawn_B).tolist()) == {0, 1, 2}
@@ -162,7 +162,7 @@ def test_top_k_keeps_ties():
 
 def test_temperature_zero_is_greedy():
     logits_BV = jnp.asarray(np.random.default_rng(0).normal(size=(50, 5)), jnp.float32)
-    drawn_B = generate.choose(
+    drawn_B = generate.sample_token(
         logits_BV, jax.random.split(jax.random.key(0), 50), temperature=jnp.float32(0), top_k=3
     )
     np.testing.assert_array_equal(drawn_B, np.argmax(logits_BV, axis=-1))

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from flax import nnx
 
-from gptjax.device import mesh
+from gptjax.device import memory
 from gptjax.model import gpt
 from gptjax.model.layers import Dropout
 from gptjax.system.errors import UserError
@@ -88,9 +88,9 @@ def test_parameters_are_counted_without_making_them(bias):
 
 def test_a_model_that_cannot_fit_is_refused_before_it_is_made():
     device = jax.devices()[0]
-    mesh.check_memory(tiny.model_config(), device)
+    memory.check_memory(tiny.model_config(), device)
     with pytest.raises(UserError, match=r"weights and optimizer need [0-9.]+ GiB; this cpu has"):
-        mesh.check_memory(tiny.model_config(n_layer=1000, n_embd=15 * 10_000), device)
+        memory.check_memory(tiny.model_config(n_layer=1000, n_embd=15 * 10_000), device)
 
 
 @pytest.mark.parametrize("vocab_size", [1024, 1025])
@@ -100,7 +100,7 @@ def test_one_hot_and_indexed_embedding_agree(vocab_size):
     ids_BT = jnp.asarray([[0, 5, vocab_size - 1]])
 
     def first_layer_input(params):
-        return nnx.merge(graph, params)._embedded(ids_BT, start=0)
+        return nnx.merge(graph, params)._embedded(ids_BT, position_offset=0)
 
     table_VD = np.asarray(params["wte"]["embedding"][...])
     positions_TD = np.asarray(params["wpe"]["embedding"][...])[:3]
@@ -165,7 +165,7 @@ def test_attention_dropout_draws_a_mask_for_every_weight():
     x_ND = jax.random.normal(jax.random.key(0), (B * T, D))
 
     def summed(rngs):
-        out_ND, _ = attention(x_ND, batch_size=B, rngs=rngs, cache=None, start=0)
+        out_ND, _ = attention(x_ND, batch_size=B, rngs=rngs, cache=None, position_offset=0)
         return np.asarray(out_ND).reshape(B, T, H, K)[..., 0].transpose(0, 2, 1)  # BHT
 
     np.testing.assert_allclose(summed(None), 1, rtol=1e-5)

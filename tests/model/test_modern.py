@@ -124,7 +124,7 @@ def test_rotated_products_depend_on_the_distance_only():
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 6))
 
     def product(i, j):
-        return float(jnp.sum(layers.rotated(q, i) * layers.rotated(k, j)))
+        return float(jnp.sum(layers.apply_rotary(q, i) * layers.apply_rotary(k, j)))
 
     assert product(3, 1) == pytest.approx(product(13, 11), rel=1e-4)
     assert abs(product(3, 1) - product(3, 2)) > 1e-3

@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from gptjax.device import mesh
-from gptjax.run import checkpoint
+from gptjax.run import reader
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.system.errors import RunError, UserError
 from gptjax.update import step as step_module
@@ -127,8 +127,8 @@ def test_p6_best_and_newest_are_kept(tmp_path, start, n_lives):
             steps = checkpoints.steps()
             assert checkpoints.best() == best, seed
             if best is None:
-                assert checkpoint.select_step(checkpoints, "best") == newest, seed
-            assert checkpoint.select_step(checkpoints, "latest") == steps[-1] == newest, seed
+                assert reader.select_step(checkpoints, "best") == newest, seed
+            assert reader.select_step(checkpoints, "latest") == steps[-1] == newest, seed
             assert checkpoints.meta(newest)["step"] == newest
         assert kept | {best or newest} <= set(steps) and len(steps) <= keep + 1, seed
         assert list((run_dir / "checkpoints" / "trash").glob("*")) == [], seed
@@ -154,10 +154,10 @@ def test_p6_sampling_takes_the_best(tmp_path):
 def test_select_step_refuses_what_is_not_there(tmp_path, start):
     saved(tmp_path, start, {4: 1.0, 5: 2.0})
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert checkpoint.select_step(checkpoints, "4") == 4
+        assert reader.select_step(checkpoints, "4") == 4
         for wanted in ("77", "-1", "4.0", "", "²"):
             with pytest.raises(UserError, match="must be best, latest or one of 4, 5"):
-                checkpoint.select_step(checkpoints, wanted)
+                reader.select_step(checkpoints, wanted)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -189,7 +189,7 @@ def test_another_models_arrays_are_refused(tmp_path, start):
 
 def test_reading_creates_nothing(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
-        checkpoint.open_for_reading(str(tmp_path / "missing"))
+        reader.open_for_reading(str(tmp_path / "missing"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,12 +23,13 @@ from test_config import OTHER_VALUES
 
 from gptjax.config.config import default_config, flat, set_knob
 from gptjax.config.knobs import KNOBS
-from gptjax.device import mesh
-from gptjax.evaluate import Evaluator, evaluate
-from gptjax.run.checkpoint import state_leaves
-from gptjax.run.program import Program
-from gptjax.run.resume import find_origin, resumed_config
+from gptjax.device import devices
+from gptjax.evaluate import evaluate
+from gptjax.run.evaluator import Evaluator
+from gptjax.run.program import CompiledTrainer
+from gptjax.run.resume import resume_plan, resumed_config
 from gptjax.run.runlog import read_records
+from gptjax.run.template import state_leaves
 from gptjax.sample import sample
 from gptjax.system.errors import UserError
 
@@ -51,7 +52,7 @@ KNOBS_HERE = dict(
 def watched():
     """Records, while inside, the windows of every update and evaluation, by step."""
     updates, evaluations = {}, {}
-    train, losses, both = Program.train, Evaluator.losses, Program.losses
+    train, losses, both = CompiledTrainer.train, Evaluator.losses, CompiledTrainer.losses
 
     def watched_train(self, offsets_KAB, n_updates):
         first = int(self.state.step)
@@ -70,8 +71,8 @@ def watched():
             return both(self, step=step)
 
     with (
-        mock.patch.object(Program, "train", watched_train),
-        mock.patch.object(Program, "losses", watched_both),
+        mock.patch.object(CompiledTrainer, "train", watched_train),
+        mock.patch.object(CompiledTrainer, "losses", watched_both),
     ):
         yield updates, evaluations
 
@@ -240,7 +241,7 @@ def use_cores(n_cores):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(mesh.n_cores() < 2, reason="needs two cores")
+@pytest.mark.skipif(devices.n_cores() < 2, reason="needs two cores")
 def test_p8_another_number_of_cores_gives_nearly_the_same_and_is_told(commands, tmp_path):
     losses = []
     for n_cores in (1, 2):
@@ -280,8 +281,8 @@ def test_a_batch_that_is_cut_is_the_same_run(folder, tmp_path):
 
 def test_p8_a_changed_number_of_cores_is_told(folder, stopped, tmp_path, monkeypatch, capsys):
     shutil.copytree(stopped[0], tmp_path / "run")
-    was = mesh.n_cores()
-    monkeypatch.setattr(mesh, "n_cores", lambda: was + 3)
+    was = devices.n_cores()
+    monkeypatch.setattr(devices, "n_cores", lambda: was + 3)
     assert runs.start(runs.settings(folder, **KNOBS_HERE), tmp_path / "run") == 0
     told = f"host_cores {was} → {was + 3}: the last digits of the results may differ"
     assert told in capsys.readouterr().out
@@ -314,7 +315,7 @@ def test_p12_a_new_run_never_mixes_into_a_used_directory(folder, stopped, capsys
 def test_p12_from_scratch_means_where_no_run_has_begun(tmp_path, left):
     """A run that was killed before its first checkpoint has begun, too."""
     config = tiny.config(init_from="scratch", out_dir=str(tmp_path / "run"))
-    assert find_origin(config, []).found is None
+    assert resume_plan(config, []).found is None
     path = tmp_path / "run" / left
     if left.endswith("/"):
         path.mkdir(parents=True)
@@ -322,8 +323,8 @@ def test_p12_from_scratch_means_where_no_run_has_begun(tmp_path, left):
         path.parent.mkdir()
         path.write_text("{}")
     with pytest.raises(UserError, match="a run has begun in it. Choose another --config.out_dir"):
-        find_origin(config, [])
-    assert find_origin(tiny.config(out_dir=str(tmp_path / "run")), []).found is None
+        resume_plan(config, [])
+    assert resume_plan(tiny.config(out_dir=str(tmp_path / "run")), []).found is None
 
 
 def test_p18_a_run_that_goes_on_says_how_many_lines_were_damaged(

@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 
 from gptjax.config.config_file import load_config
-from gptjax.run import checkpoint, metadata, resume
+from gptjax.run import metadata, reader, resume, template
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.system.errors import RunError
 
@@ -81,12 +81,12 @@ def test_p16_every_golden_run_is_small_and_names_no_place():
 
 def test_p16_opens_with_the_bits_it_was_written_with(golden):
     run_dir, recorded = golden
-    with checkpoint.open_for_reading(str(run_dir)) as checkpoints:
+    with reader.open_for_reading(str(run_dir)) as checkpoints:
         assert checkpoints.steps() == [recorded.step] and checkpoints.best() == recorded.step
         found = checkpoints.restore(recorded.step)
     assert f"{found.meta['val_nats']:.4f}" == recorded.val
     digest = hashlib.sha256()
-    for path, leaf in sorted(checkpoint.state_leaves(found.state).items()):
+    for path, leaf in sorted(template.state_leaves(found.state).items()):
         if path.startswith("params/"):
             digest.update(f"{path} {leaf.shape} {leaf.dtype}".encode() + np.asarray(leaf).tobytes())
     assert digest.hexdigest() == recorded.parameters
@@ -151,7 +151,7 @@ def test_p16_a_format_to_come_is_named_and_left_alone(tmp_path):
     shutil.copytree(DATA / "golden_0_1_0", run_dir)
     path = run_dir / "checkpoints" / "400" / "meta" / "metadata"
     content = {"format": metadata.FORMAT + 1, "gptjax": "9.8.7", "news": [1, 2, 3]}
-    path.write_text(json.dumps(metadata.signed(content)))
+    path.write_text(json.dumps(metadata.with_checksum(content)))
     before = files(run_dir)
     message = "checkpoints/400 was written by gptjax 9.8.7; it needs that version or a later one"
     sampled = forked.run(tmp_path, "sample", "--out_dir=.", "--step=latest", cwd=run_dir)
@@ -159,5 +159,5 @@ def test_p16_a_format_to_come_is_named_and_left_alone(tmp_path):
     assert re.fullmatch(f"gptjax: error: checkpoint .*/{message}\n", sampled.stderr)
     requested = load_config(str(run_dir / "config.py"), {"out_dir": str(run_dir)})
     with pytest.raises(RunError, match=message):
-        resume.find_origin(requested, [])
+        resume.resume_plan(requested, [])
     assert files(run_dir) == before

@@ -24,10 +24,10 @@ import pytest
 
 from gptjax import evaluate, sample
 from gptjax.config.config_file import load_config
-from gptjax.run import checkpoint, metadata, resume
+from gptjax.run import evaluator, metadata, reader, resume
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.system.errors import RunError, UserError
-from gptjax.train import Run
+from gptjax.train import Trainer
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden_0_1_0"
 STEP = 400
@@ -143,7 +143,7 @@ def hostile(described: dict, number: int) -> tuple[str, bytes | int, int]:
             if kind == "add":
                 path = (*path[:-1], f"{path[-1]}2")
             put(made, path, copy.deepcopy(value), delete=kind == "delete")
-    return "; ".join(words), json.dumps(metadata.signed(made)).encode(), step
+    return "; ".join(words), json.dumps(metadata.with_checksum(made)).encode(), step
 
 
 def places(value, path=()):
@@ -172,8 +172,8 @@ def used(names: tuple[str, ...]) -> list[str]:
     commands = {
         "sample": lambda: sample.sample(".", step="latest", **settings),
         "evaluate": lambda: evaluate.evaluate(".", step="best", context=0),
-        "train": lambda: Run(resume.find_origin(requested, []), {}).ledger.to_json(),
-        "fork": lambda: Run(resume.find_origin(fork, []), {}).ledger.to_json(),
+        "train": lambda: Trainer(resume.resume_plan(requested, []), {}).ledger.to_json(),
+        "fork": lambda: Trainer(resume.resume_plan(fork, []), {}).ledger.to_json(),
     }
     accepting = []
     for name in names:
@@ -206,7 +206,7 @@ def use_all(run_dir, n_cases, names, results):
     Writes a file: the highest memory in kB, and of each case what was done, which commands accept
     it, the traceback of whatever came out but our own errors, and seconds of the processor's time.
     """
-    sample.continuations, evaluate.Evaluator = no_continuations, NoEvaluator
+    sample.generated_tokens, evaluator.Evaluator = no_continuations, NoEvaluator
     asked = []
 
     def no_network(*address, **settings):
@@ -367,7 +367,7 @@ def test_p23_a_step_that_is_a_link_is_refused(tmp_path):
     os.rename(run_dir / "checkpoints" / str(STEP), tmp_path / "elsewhere")
     (run_dir / "checkpoints" / str(STEP)).symlink_to(tmp_path / "elsewhere")
     message = f"checkpoints/{STEP} is damaged: meta: the folder is a symbolic link; use another"
-    with checkpoint.open_for_reading(str(run_dir)) as checkpoints:
+    with reader.open_for_reading(str(run_dir)) as checkpoints:
         assert checkpoints.best() is None
         for read in (checkpoints.meta, checkpoints.restore):
             with pytest.raises(RunError, match=message):
@@ -382,8 +382,8 @@ def test_p23_a_vocabulary_of_escapes_cannot_drive_a_terminal(tmp_path, monkeypat
     described = json.loads(path.read_text())
     del described["crc32"]
     described["tokenizer"]["symbols"] = "\x1b" + described["tokenizer"]["symbols"][2:] + "é"
-    path.write_text(json.dumps(metadata.signed(described)))
-    monkeypatch.setattr(sample, "continuations", no_continuations)
+    path.write_text(json.dumps(metadata.with_checksum(described)))
+    monkeypatch.setattr(sample, "generated_tokens", no_continuations)
     settings = dict(step="best", prompt="\x1b", prompt_file="", num_samples=2, max_new_tokens=2)
     settings |= dict(temperature=0.0, top_k=0, seed=0, stride=1)
     master, slave = os.openpty()

@@ -26,7 +26,7 @@ import pytest
 import runs
 import tiny
 
-from gptjax.run import checkpoint, runlog
+from gptjax.run import checkpoint, directory, template
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.runlog import read_records
 from gptjax.system.errors import UserError
@@ -249,8 +249,8 @@ def n_changes(folder):
 @pytest.fixture
 def untraced(life, monkeypatch):
     """Restoring does not trace the model anew each time, which would take longer than the rest."""
-    template = checkpoint._template(life[1])
-    monkeypatch.setattr(checkpoint, "_template", lambda meta: template)
+    shapes = template.template(life[1])
+    monkeypatch.setattr(checkpoint, "template", lambda meta: shapes)
 
 
 def check_crashed(folder, life):
@@ -597,7 +597,7 @@ def test_p11_an_owner_that_has_just_got_the_lock_is_waited_for(tmp_path):
         writing = threading.Thread(target=write_name)
         writing.start()
         with pytest.raises(UserError, match="is in use by process 7 on here"):
-            with runlog.locked(tmp_path):
+            with directory.locked(tmp_path):
                 pass
         writing.join()
 

@@ -18,7 +18,7 @@ import runs
 import tiny
 
 from gptjax.run.checkpoint import Checkpoints
-from gptjax.train import Run
+from gptjax.train import Trainer
 from gptjax.update import optim, step
 
 
@@ -54,7 +54,7 @@ def test_p20_a_save_returns_before_it_is_committed(tmp_path, held_back):
 
 def test_p20_training_goes_on_while_a_save_is_written(tmp_path, held_back, monkeypatch):
     """The first checkpoint is held back until four updates have been made."""
-    chunk, committed = Run._chunk, []
+    chunk, committed = Trainer._make_updates, []
 
     def watched(self, n_updates):
         chunk(self, n_updates)
@@ -62,7 +62,7 @@ def test_p20_training_goes_on_while_a_save_is_written(tmp_path, held_back, monke
         if self.n_done == 4:
             held_back.set()
 
-    monkeypatch.setattr(Run, "_chunk", watched)
+    monkeypatch.setattr(Trainer, "_make_updates", watched)
     config = runs.settings(tmp_path, train__updates_per_dispatch=1, checkpoint__keep=9)
     assert runs.start(config, tmp_path / "run") == 0
     assert committed[:4] == [(1, []), (2, []), (3, []), (4, [])]
@@ -111,7 +111,7 @@ def record_resources(path):
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
     )
-    at_boundary = Run._at_boundary
+    at_boundary = Trainer._at_boundary
 
     def watched_boundary(self):
         at_boundary(self)
@@ -132,7 +132,7 @@ def record_resources(path):
             with open(path, "a") as file:
                 file.write(json.dumps(record) + "\n")
 
-    Run._at_boundary = watched_boundary
+    Trainer._at_boundary = watched_boundary
 
 
 @pytest.mark.slow

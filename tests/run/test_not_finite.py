@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import runs
 
-from gptjax.evaluate import Loss
-from gptjax.run.checkpoint import Checkpoints, state_leaves
-from gptjax.run.program import Program
+from gptjax.run.checkpoint import Checkpoints
+from gptjax.run.evaluator import Loss
+from gptjax.run.program import CompiledTrainer
 from gptjax.run.runlog import read_records
+from gptjax.run.template import state_leaves
 from gptjax.system.errors import RunError
 from gptjax.update import step
 
@@ -113,13 +114,13 @@ def bad_result(update, part, bad=math.nan):
 @contextlib.contextmanager
 def bad_evaluation(at_step, split, bad=math.nan):
     """The loss measured at step `at_step` on a split is bad; the weights are good."""
-    real = Program.losses
+    real = CompiledTrainer.losses
 
     def losses(self, *, step):
         found = real(self, step=step)
         return found | {split: Loss(bad, bad)} if step == at_step else found
 
-    with mock.patch.object(Program, "losses", losses):
+    with mock.patch.object(CompiledTrainer, "losses", losses):
         yield
 
 

@@ -18,7 +18,7 @@ from gptjax.run import resume
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.runlog import read_records
 from gptjax.system.errors import RunError, UserError
-from gptjax.train import Run
+from gptjax.train import Trainer
 
 CONFIG = """
 from gptjax.config.config import default_config
@@ -223,7 +223,7 @@ def test_a_start_that_fails_leaves_nothing_and_no_one_else_starts_meanwhile(
             run(files, out_dir)
         raise UserError("model", 1, "cannot be built")
 
-    monkeypatch.setattr(Run, "compiled", start_another)
+    monkeypatch.setattr(Trainer, "compiled", start_another)
     with pytest.raises(UserError, match="cannot be built"):
         run(files, out_dir)
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gptjax.run import runlog
+from gptjax.run import directory, runlog
+from gptjax.system import files
 from gptjax.system.errors import UserError
 
 
@@ -18,7 +19,7 @@ def test_a_lock_that_is_a_link_is_refused_and_leads_nowhere(tmp_path):
     other.write_text("mine")
     (run_dir / ".lock").symlink_to(other)
     with pytest.raises(UserError, match="cannot be opened"):
-        with runlog.locked(run_dir):
+        with directory.locked(run_dir):
             pass
     assert other.read_text() == "mine"
 
@@ -27,7 +28,7 @@ def test_a_temporary_file_that_is_a_link_leads_nowhere(tmp_path):
     other = tmp_path / "other"
     other.write_text("mine")
     (tmp_path / ".config.json.tmp").symlink_to(other)
-    runlog.write_atomically(tmp_path / "config.json", "{}")
+    files.write_atomically(tmp_path / "config.json", "{}")
     assert other.read_text() == "mine" and (tmp_path / "config.json").read_text() == "{}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "other"]
 
@@ -36,7 +37,7 @@ def test_a_directory_that_is_a_link_to_nothing_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "missing")
     for out_dir in (tmp_path / "link", tmp_path / "link" / "run"):
         with pytest.raises(UserError, match="is a link to nothing"):
-            runlog.check_writable(out_dir)
+            files.check_writable(out_dir)
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
@@ -51,23 +52,23 @@ def test_the_lock_of_a_process_that_failed_to_start_is_not_taken_for_ours(tmp_pa
         flock(descriptor, operation)
 
     monkeypatch.setattr(runlog.fcntl, "flock", slow)
-    with runlog.locked(run_dir):
+    with directory.locked(run_dir):
         with pytest.raises(UserError, match="is in use"):
-            with runlog.locked(run_dir):
+            with directory.locked(run_dir):
                 pass
     assert not run_dir.exists()
 
 
 def test_where_a_run_has_begun_the_lock_stays(tmp_path):
-    with runlog.locked(tmp_path / "run"):
-        runlog.write_atomically(tmp_path / "run" / "config.json", "{}")
+    with directory.locked(tmp_path / "run"):
+        files.write_atomically(tmp_path / "run" / "config.json", "{}")
     assert (tmp_path / "run" / ".lock").read_text().startswith(f"process {os.getpid()} on ")
 
 
 def test_too_little_space_is_told_with_both_numbers(tmp_path):
-    runlog.check_space(tmp_path / "new" / "run", 1)
+    directory.check_space(tmp_path / "new" / "run", 1)
     with pytest.raises(UserError, match=r"need 1,000,000,000,000,000 bytes, and [0-9,]+ are free"):
-        runlog.check_space(tmp_path / "new" / "run", 10**15)
+        directory.check_space(tmp_path / "new" / "run", 10**15)
     assert list(tmp_path.iterdir()) == []
 
 

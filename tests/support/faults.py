@@ -19,18 +19,19 @@ import jax
 import numpy as np
 from orbax.checkpoint import CheckpointManager
 
-from gptjax.device import flops
-from gptjax.evaluate import Evaluator
-from gptjax.run import runlog
+from gptjax.device import flops, peak
+from gptjax.run import directory, runlog
 from gptjax.run.checkpoint import Checkpoints
-from gptjax.run.program import Program
+from gptjax.run.evaluator import Evaluator
+from gptjax.run.program import CompiledTrainer
 from gptjax.run.report import Report
+from gptjax.system import files
 
 # The function in whose midst a fault comes; whether its own work is done before the fault.
 MOMENTS = {
     "compile": (Evaluator, "compile", False),
-    "update": (Program, "train", False),
-    "evaluation": (Program, "losses", False),
+    "update": (CompiledTrainer, "train", False),
+    "evaluation": (CompiledTrainer, "losses", False),
     "save": (CheckpointManager, "save", True),  # The arrays are being written in the background.
     "between": (Report, "updates", False),
     "space check": (Checkpoints, "_check_space", True),
@@ -46,7 +47,7 @@ def prepared(*faults):
     time, and no promise here depends on them.
     """
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    flops.matmul_rate = lambda device, dtype, **settings: 1e11
+    peak.matmul_rate = lambda device, dtype, **settings: 1e11
     flops.update_flops = lambda *arguments, **settings: 1e5
     for fault in faults:
         fault()
@@ -137,7 +138,7 @@ def limit_files(size):
 
 def saves_end_first():
     """No update is made before the save in the background has ended, well or not."""
-    train, save = Program.train, CheckpointManager.save
+    train, save = CompiledTrainer.train, CheckpointManager.save
     managers = []
 
     def saving(self, step, **settings):
@@ -149,7 +150,7 @@ def saves_end_first():
             time.sleep(0.01)
         return train(self, *arguments)
 
-    CheckpointManager.save, Program.train = saving, waiting
+    CheckpointManager.save, CompiledTrainer.train = saving, waiting
 
 
 def failing_commit(step, *, written_is_deleted):
@@ -241,9 +242,9 @@ def live(run_dir, state, description, vals, journal):
     `vals` has the val loss of each step; it goes on behind the newest that is there. Notes the
     steps that are known to be on the disk.
     """
-    with runlog.locked(run_dir):
+    with directory.locked(run_dir):
         newest = _newest(run_dir)
-        runlog.write_atomically(run_dir / "config.json", "{}\n")
+        files.write_atomically(run_dir / "config.json", "{}\n")
         log = runlog.RunLog(run_dir, resumed_step=newest, tensorboard=False)
         with log, Checkpoints(run_dir, keep=1) as checkpoints:
             before = newest

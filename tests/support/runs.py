@@ -8,10 +8,10 @@ from unittest import mock
 import tiny
 
 from gptjax.config.config import set_knob
-from gptjax.device import flops
+from gptjax.device import flops, peak
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.runlog import read_records
-from gptjax.train import Run, train
+from gptjax.train import Trainer, train
 
 
 def settings(folder, **knobs):
@@ -32,7 +32,7 @@ def start(config, out_dir, overrides=()):
     config = config.copy_and_resolve_references()
     set_knob(config, "out_dir", str(out_dir))
     with (
-        mock.patch.object(flops, "matmul_rate", lambda *arguments, **settings: 1e11),
+        mock.patch.object(peak, "matmul_rate", lambda *arguments, **settings: 1e11),
         mock.patch.object(flops, "update_flops", lambda *arguments, **settings: 1e5),
     ):
         return train(config, overrides)
@@ -41,7 +41,7 @@ def start(config, out_dir, overrides=()):
 @contextlib.contextmanager
 def stopped_after(n_updates):
     """While inside, SIGTERM arrives during the update after which `n_updates` are done."""
-    chunk = Run._chunk
+    chunk = Trainer._make_updates
 
     def stopping(self, n):
         before = self.n_done
@@ -49,7 +49,7 @@ def stopped_after(n_updates):
         if before < n_updates <= self.n_done:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with mock.patch.object(Run, "_chunk", stopping):
+    with mock.patch.object(Trainer, "_make_updates", stopping):
         yield
 
 

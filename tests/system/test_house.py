@@ -1,55 +1,110 @@
-"""The plan of the package: imports go down only, scripts stay thin, heavy libraries come late."""
+"""The plan of the house: imports go down only, each wing has its door plate, scripts stay thin."""
 
 import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "gptjax"
 
-# From the ground up: a module imports only from those before it.
-FLOORS = """
-    errors versions signals cache command knobs config config_file tokenizer token_files
-    synthetic markov datasets corpus batches description gradients layers attention model muon
-    optim step generate mesh kernels flops ledger checkpoint runlog progress evaluate resume
-    program replica replay report train sample prepare peer stepper op_groups growth bench
-    doctor card card_parts
-""".split()
+# From the ground up. The commands, modules of the package itself, stand on top of all wings.
+WINGS = "system config data model update device run explain speed".split()
+
+MOST_LINES = 250
+
+
+def module_name(path: Path) -> str:
+    """As in an import: gptjax.run.ledger; a wing's own name for its __init__."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def floor(module: str) -> int:
+    """How high a module stands: the place of its wing, or above all of them."""
+    parts = module.split(".")
+    return WINGS.index(parts[1]) if len(parts) > 1 and parts[1] in WINGS else len(WINGS)
 
 
 def imported(path: Path) -> set[str]:
-    """Names of the gptjax modules that a file imports, wherever in the file."""
+    """The modules of gptjax that a file imports, wherever in the file."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "gptjax":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module.removeprefix("gptjax.")} if "gptjax." in node.module else set()
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
         elif isinstance(node, ast.Import):
-            names |= {
-                alias.name.removeprefix("gptjax.")
-                for alias in node.names
-                if alias.name.startswith("gptjax.")
-            }
-    return names
+            names |= {alias.name for alias in node.names}
+    # `from gptjax.run import ledger` names a module, `from gptjax.run.ledger import KINDS` another.
+    found = {name for name in names if name in MODULES}
+    return {name for name in found if not any(other.startswith(name + ".") for other in found)}
 
 
-def test_every_module_has_its_floor():
-    modules = {path.stem for path in (ROOT / "gptjax").glob("*.py")} - {"__init__"}
-    assert modules == set(FLOORS)
+IMPORTED = {module: imported(path) - {module} for module, path in MODULES.items()}
 
 
-@pytest.mark.parametrize("name", FLOORS)
-def test_imports_go_down_only(name):
-    below = set(FLOORS[: FLOORS.index(name)])
-    assert imported(ROOT / "gptjax" / f"{name}.py") <= below
+def test_every_folder_is_a_wing_and_only_commands_lie_loose():
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders == set(WINGS)
+    loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    assert loose == scripts, "a command has the name of its script"
+    # No folder within a wing: two words lead to every module.
+    assert all(len(module.split(".")) <= 3 for module in MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module):
+    if module == "gptjax":  # The package's own __init__ is imported by all: it may reach `system`.
+        assert all(floor(name) == 0 for name in IMPORTED[module])
+        return
+    for name in IMPORTED[module] - {"gptjax"}:
+        is_command = floor(module) == len(WINGS)
+        assert floor(name) < floor(module) or (not is_command and floor(name) == floor(module)), (
+            f"{module} imports {name}"
+        )
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_no_module_of_a_wing_leads_back_to_itself(wing):
+    inside = {
+        module: {name for name in names if name.startswith(f"gptjax.{wing}.")}
+        for module, names in IMPORTED.items()
+        if module.startswith(f"gptjax.{wing}.")
+    }
+    while inside:
+        settled = [module for module, names in inside.items() if not names & set(inside)]
+        assert settled, f"imports in a circle among {sorted(inside)}"
+        for module in settled:
+            del inside[module]
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wings_init_is_its_door_plate_and_nothing_else(wing):
+    (plate,) = ast.parse((PACKAGE / wing / "__init__.py").read_text()).body
+    assert isinstance(plate, ast.Expr) and isinstance(plate.value, ast.Constant)
+    words = plate.value.value
+    assert "mports" in words or "it may" in words, "it says what the wing may import"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_is_read_in_a_sitting(module):
+    assert len(MODULES[module].read_text().splitlines()) <= MOST_LINES
+
+
+def test_tests_mirror_the_house():
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    mirrored = {"commands", "support", *WINGS}
+    assert folders - {"__pycache__", "data"} <= mirrored
+    assert not list((ROOT / "tests").glob("test_*.py")), "every test has a folder"
 
 
 def test_nothing_imports_scripts_or_configs():
-    for path in [*(ROOT / "gptjax").glob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+    for path in [*MODULES.values(), *(ROOT / "scripts").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in getattr(node, "names", [])]
             module = getattr(node, "module", "") or ""
@@ -65,7 +120,7 @@ def test_scripts_are_thin():
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("config_file", {"jax", "numpy", "tensorflow_datasets"}),
+        ("config.config_file", {"jax", "numpy", "tensorflow_datasets"}),
         ("train", {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX"}),
         ("sample", {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX"}),
     ],
@@ -81,7 +136,7 @@ def test_heavy_libraries_are_imported_late(module, unwanted):
 def test_p23_nothing_untrusted_is_executed_or_unpickled():
     modules = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "torch"}
     calls = {"exec", "eval", "compile", "system", "popen"}
-    for path in [*(ROOT / "gptjax").glob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+    for path in [*MODULES.values(), *(ROOT / "scripts").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name for alias in node.names} | {getattr(node, "module", "") or ""}
@@ -103,42 +158,13 @@ def test_p23_only_datasets_reaches_for_a_network_and_nothing_starts_a_process():
     network = {"urllib", "http", "socket", "ssl", "ftplib", "requests", "httpx", "aiohttp"}
     processes = {"subprocess", "multiprocessing", "pty"}
     importers = set()
-    for path in [*(ROOT / "gptjax").glob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+    for path in [*MODULES.values(), *(ROOT / "scripts").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = {alias.name for alias in getattr(node, "names", [])}
             if isinstance(node, ast.ImportFrom):
                 names = {node.module or ""}
             if isinstance(node, ast.Import | ast.ImportFrom):
                 roots = {name.split(".")[0] for name in names}
-                assert not roots & processes or path.name == "peer.py", path
+                assert not roots & processes or path.name in ("process.py", "nanogpt.py"), path
                 importers |= {path.name} if roots & network else set()
     assert importers == {"datasets.py"}
-
-
-def test_the_readme_names_a_test_for_every_promise():
-    """A promise that nothing holds is a wish. Rows are `| P7 | … `test_p7_…` … |`."""
-    _, title, after = (ROOT / "README.md").read_text().partition("## What gptjax promises\n")
-    assert title, 'README.md has no section "## What gptjax promises"'
-    section, _, _ = after.partition("\n## ")
-    rows = {int(n): row for n, row in re.findall(r"^\| P(\d+) \|(.*)$", section, re.MULTILINE)}
-    functions = {
-        node.name
-        for path in (ROOT / "tests").glob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef)
-    }
-    problems = []
-    for number in range(1, 25):
-        # A test may hold several promises: test_p15_p16_….
-        named = re.findall(r"\btest_p\d+_\w+", rows.get(number, ""))
-        own = [name for name in named if f"_p{number}_" in re.match(r"test(_p\d+)+_", name)[0]]
-        if number not in rows:
-            problems.append(f"P{number} has no row")
-        elif not own:
-            problems.append(f"the row of P{number} names no test_p{number}_…")
-        problems += [
-            f"the row of P{number} names {name}, which is no test in tests/"
-            for name in named
-            if name not in functions
-        ]
-    assert not problems, "README.md, What gptjax promises: " + "; ".join(problems)

@@ -284,7 +284,7 @@ def test_gradients_of_a_frequent_token_are_added_up_in_float32(monkeypatch):
     x_BT = jnp.full((8, 1000), 3)
 
     def looked_up(params):
-        return nnx.merge(graph, params)._embedded(x_BT, start=0).astype(jnp.float32).sum()
+        return nnx.merge(graph, params)._embedded(x_BT, position_offset=0).astype(jnp.float32).sum()
 
     gradient = jax.grad(looked_up)(state.params)["wte"]["embedding"][...]
     # In bfloat16 a sum of ones stops at 256.

@@ -1,0 +1,96 @@
+"""The run directory: who may write into it, whether a run is in it, and whether it has room."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from gptjax.system.errors import UserError
+from gptjax.system.files import free_space
+
+_LOCK = ".lock"
+
+
+def is_used(run_dir: Path) -> bool:
+    """Whether a run has been started in this directory."""
+    return (run_dir / "config.json").exists() or (run_dir / "checkpoints").exists()
+
+
+def check_space(run_dir: Path, needed_bytes: int) -> None:
+    """Raises UserError when the run's checkpoints would not fit where they are to be written."""
+    free_bytes = free_space(run_dir)
+    if free_bytes < needed_bytes:
+        raise UserError(
+            "out_dir",
+            run_dir,
+            f"the run's checkpoints need {needed_bytes:,} bytes, and {free_bytes:,} are free",
+            "Make room, lower --config.checkpoint.keep or choose another --config.out_dir.",
+        )
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Holds the directory's lock: one writer at a time; the kernel frees it however we end.
+
+    The directory is made if need be, and removed again if no run has begun in it by the end.
+
+    Raises:
+      UserError: naming the process that holds the lock.
+    """
+    made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    with _lock_file(run_dir) as file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            if not is_used(run_dir):
+                (run_dir / _LOCK).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # Somebody has put something there meanwhile.
+                    for folder in made:
+                        folder.rmdir()
+
+
+def _lock_file(run_dir: Path) -> TextIO:
+    """The lock's file, locked."""
+    path = run_dir / _LOCK
+    while True:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            # A link would have us empty the file that it leads to.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:
+            continue  # A process that failed to start has just removed the directory.
+        except OSError as error:
+            raise UserError("out_dir", run_dir, f"its {_LOCK} cannot be opened: {error}") from error
+        file = open(descriptor, "r+", encoding="utf-8", errors="replace")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                owner = _owner(file)
+            raise UserError(
+                "out_dir", run_dir, f"is in use by {owner}", "Wait, or choose another."
+            ) from None
+        # What was opened may have been removed before it was locked: then others have a new one.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return file
+        file.close()
+
+
+def _owner(file: TextIO) -> str:
+    """Who holds the lock, and says so in its file as soon as it has it: now, or in a moment."""
+    for _ in range(20):
+        time.sleep(0.1)
+        file.seek(0)
+        if owner := file.read().strip():
+            return owner
+    return "another process"

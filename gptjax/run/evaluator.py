@@ -1,0 +1,116 @@
+"""The loss over many windows: which they are, computed in one dispatch, mean and standard error."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+
+import jax
+import ml_collections
+import numpy as np
+from flax import nnx
+
+from gptjax.config.config import GPTConfig
+from gptjax.data import batches
+from gptjax.update.step import window_losses
+
+# Random evaluation batches are numbered from here on, beyond any training batch.
+_FIRST_EVAL_BATCH = 2**62
+
+# So many tokens at most are evaluated at once: on a CPU what stays near its cache, on a GPU what
+# fills it, as long as logits and attention's scores stay below two gigabytes.
+_CPU_TOKENS_PER_BATCH = 2048
+_GPU_TOKENS_PER_BATCH = 65_536
+_GPU_BYTES_PER_BATCH = 2**31
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A mean loss with its standard error, nats per token."""
+
+    mean: float
+    sem: float
+
+
+def mean_loss(losses_W: np.ndarray) -> Loss:
+    """Mean and standard error of equally long windows' losses."""
+    n_windows = len(losses_W)
+    sem = float(losses_W.std(ddof=1)) / math.sqrt(n_windows) if n_windows > 1 else math.inf
+    return Loss(float(losses_W.mean()), sem)
+
+
+def windows_by_split(
+    config: ml_collections.ConfigDict, n_tokens: Mapping[str, int], *, step: int
+) -> dict[str, np.ndarray]:
+    """The windows that config.eval asks for at a step: first tokens, int32, of each split.
+
+    `n_tokens` are the splits' lengths. A sweep looks at as many tokens of one split as of another.
+    """
+    block_size, evaluation = config.model.block_size, config.eval
+    if evaluation.mode == "random":
+        first = _FIRST_EVAL_BATCH + step * evaluation.iters
+        return {
+            split: random_windows(config, split, n, first, evaluation.iters).reshape(-1)
+            for split, n in n_tokens.items()
+        }
+    most = evaluation.max_tokens or n_tokens["val"] - 1
+    return {
+        split: batches.sweep_offsets(n_tokens=n, block_size=block_size, max_tokens=most)
+        for split, n in n_tokens.items()
+    }
+
+
+def random_windows(
+    config: ml_collections.ConfigDict, split: str, n_tokens: int, first: int, n_batches: int
+) -> np.ndarray:
+    """The windows of batches `first`, `first` + 1, … of a split of `n_tokens`: a row a batch."""
+    return batches.offsets(
+        config.seed,
+        split,
+        first,
+        n_batches,
+        n_tokens=n_tokens,
+        block_size=config.model.block_size,
+        batch_size=config.train.batch_size,
+    )
+
+
+def tokens_per_batch(model: GPTConfig, platform: str) -> int:
+    """How many tokens a device evaluates at once."""
+    if platform == "cpu":
+        return _CPU_TOKENS_PER_BATCH
+    scores = 0 if model.attention == "cudnn" else model.n_head * model.block_size
+    bytes_per_token = 4 * max(model.vocab_size, scores)
+    return min(_GPU_TOKENS_PER_BATCH, _GPU_BYTES_PER_BATCH // bytes_per_token)
+
+
+class Evaluator:
+    """Computes the losses of windows with one compiled call, a batch of windows after another."""
+
+    def __init__(self, graph: nnx.GraphDef, block_size: int, *, tokens_per_batch: int):
+        self._losses = jax.jit(functools.partial(window_losses, graph, block_size))
+        self._compiled: dict[tuple[int, int], jax.stages.Compiled] = {}
+        self._batch_size = max(1, tokens_per_batch // block_size)
+
+    def compile(self, params: nnx.State, tokens: jax.Array, n_windows: int) -> None:
+        """Compiles calls for `n_windows` windows, so that the first one costs no more."""
+        shape_CB = self._shape(n_windows)
+        offsets_CB = jax.ShapeDtypeStruct(shape_CB, np.int32)
+        self._compiled[shape_CB] = self._losses.lower(params, tokens, offsets_CB).compile()
+
+    def losses(self, params: nnx.State, tokens: jax.Array, offsets_W: np.ndarray) -> np.ndarray:
+        """The mean loss of the window at each offset, nats per token, float64."""
+        n_windows = len(offsets_W)
+        shape_CB = self._shape(n_windows)
+        if shape_CB not in self._compiled:
+            self.compile(params, tokens, n_windows)
+        padded_CB = np.zeros(shape_CB, np.int32)  # the padding's losses are dropped
+        padded_CB.reshape(-1)[:n_windows] = offsets_W
+        losses_CB = self._compiled[shape_CB](params, tokens, padded_CB)
+        return np.asarray(losses_CB, np.float64).reshape(-1)[:n_windows]
+
+    def _shape(self, n_windows: int) -> tuple[int, int]:
+        """Batches, and windows in each."""
+        return -(-n_windows // self._batch_size), self._batch_size

@@ -1,0 +1,59 @@
+"""Reading the checkpoints of a run, finished or running; nothing is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gptjax.run.checkpoint import Checkpoint, Checkpoints
+from gptjax.system.errors import UserError
+
+
+def read_checkpoint(out_dir: str, step: str, *, flag: str = "--out_dir") -> Checkpoint:
+    """The checkpoint that `--step best|latest|N` names.
+
+    `flag` is what errors name: where the directory was given.
+
+    Raises:
+      UserError: if there is no run or no such checkpoint.
+      RunError: if the checkpoint is damaged.
+    """
+    with open_for_reading(out_dir, flag=flag) as checkpoints:
+        step_flag = "--step" if flag == "--out_dir" else flag
+        return checkpoints.restore(select_step(checkpoints, step, flag=step_flag))
+
+
+def open_for_reading(out_dir: str, *, flag: str = "--out_dir") -> Checkpoints:
+    """The checkpoints of a finished or running run; creates nothing.
+
+    `flag` is what errors name: where the directory was given.
+
+    Raises:
+      UserError: if there is no run or it has no checkpoint.
+    """
+    folder = Path(out_dir) / "checkpoints"
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long.
+        raise UserError(flag, out_dir, "holds no run", "Train one: scripts/train.py")
+    checkpoints = Checkpoints(Path(out_dir), read_only=True)
+    if not checkpoints.steps():
+        raise UserError(flag, out_dir, "has no checkpoint yet")
+    return checkpoints
+
+
+def select_step(checkpoints: Checkpoints, wanted: str, *, flag: str = "--step") -> int:
+    """The step that `--step best|latest|N` names.
+
+    Raises:
+      UserError: if it names no checkpoint.
+    """
+    steps = checkpoints.steps()
+    if wanted == "latest":
+        return steps[-1]
+    if wanted == "best":
+        # Before the first evaluation there is no best: then the newest is meant.
+        best = checkpoints.best()
+        return steps[-1] if best is None else best
+    if not wanted.isdecimal() or int(wanted) not in steps:
+        have = ", ".join(map(str, steps))
+        raise UserError(flag, wanted, f"must be best, latest or one of {have}")
+    return int(wanted)

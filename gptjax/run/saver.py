@@ -1,0 +1,78 @@
+"""Saving a run: what its checkpoints say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from gptjax.config.config import flat
+from gptjax.data import batches
+from gptjax.run.checkpoint import Checkpoints
+from gptjax.run.inputs import Inputs
+from gptjax.run.ledger import Ledger
+from gptjax.run.resume import ResumePlan
+from gptjax.update.step import TrainState
+
+
+def checkpoint_bytes(plan: ResumePlan, state: TrainState) -> int:
+    """What a run's checkpoints may still take on the disk."""
+    # The newest, the best and the one being written; a resumed run has the others already.
+    n_checkpoints = 1 if plan.is_resumed else plan.config.checkpoint.keep + 2
+    return n_checkpoints * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+
+
+class Saver:
+    """Writes the checkpoints of a run, each once.
+
+    Attributes:
+      step: the newest one's, −1 before the first.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        plan: ResumePlan,
+        inputs: Inputs,
+        ledger: Ledger,
+        machine: Mapping[str, Any],
+    ):
+        self._checkpoints, self._ledger = checkpoints, ledger
+        self.step = plan.step if plan.is_resumed else -1
+        self._metadata = {
+            "config": flat(plan.config),
+            "overrides": plan.overrides,
+            "tokenizer": inputs.tokenizer.to_json(),
+            "corpus": inputs.to_json(plan.config.data.source),
+            "val_sha256": batches.sha256(inputs.splits.val),
+            "parent": plan.parent,
+            "machine": dict(machine),
+        }
+
+    def save(self, state: TrainState, *, best: Mapping[str, Any], val_nats: float | None) -> None:
+        """Starts writing a checkpoint, unless this step has one.
+
+        `best` is the lowest val loss so far and its step; `val_nats` that of this step, if it was
+        evaluated.
+
+        Raises:
+          NotFinite: if the state holds a value that is not finite.
+          RunError: if it cannot be saved, or an earlier save failed.
+        """
+        step = int(state.step)
+        if step == self.step:
+            return
+        with self._ledger.measure("checkpoint"):
+            said = {**self._metadata, "best": dict(best), "ledger": self._ledger.to_json()}
+            self._checkpoints.save(state, said, val_nats=val_nats)
+        self.step = step
+
+    def check(self) -> None:
+        """Raises RunError if a save in the background has failed: nothing is trained in vain."""
+        self._checkpoints.check()
+
+    def wait(self) -> None:
+        """Returns once all is on the disk; raises RunError if a save failed."""
+        with self._ledger.measure("checkpoint"):
+            self._checkpoints.wait()

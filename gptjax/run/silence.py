@@ -1,0 +1,27 @@
+"""What Orbax and TensorStore print beside what they raise: left out, since gptjax tells it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+
+def silence_orbax() -> None:
+    """From here on their loggers are still, and so are late calls of their callbacks.
+
+    Orbax warns of each array that it restores as numpy, which is what is wanted here, and logs what
+    it raises as well.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _report_unraisable
+
+
+def _report_unraisable(unraisable: Any) -> None:
+    """Leaves out what TensorStore says when it fails after Orbax has closed its event loop.
+
+    The failure itself is raised; only the late calls of its callbacks would be printed.
+    """
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)

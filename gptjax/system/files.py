@@ -1,0 +1,94 @@
+"""Files replaced as a whole, and whether there is room for them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptjax.system.errors import RunError, UserError
+
+
+def check_writable(folder: Path, *, flag: str = "--config.out_dir") -> None:
+    """Raises UserError when the folder is a file or cannot be made and written to."""
+    another = f"Choose another {flag}."
+    nearest = folder
+    try:
+        while not nearest.exists() and nearest != nearest.parent:
+            if nearest.is_symlink():
+                raise UserError("out_dir", folder, f"{nearest} is a link to nothing", another)
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise UserError("out_dir", folder, f"{nearest} is a file", another)
+        # Only trying tells: permissions do not bind root, and some file systems take no files.
+        # On Linux a temporary file has no name, so that nothing is to be seen of it.
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(
+            "out_dir", folder, f"{nearest} cannot be written to: {reason}", another
+        ) from error
+
+
+def check_folder_of(flag: str, file: str | None) -> None:
+    """Raises UserError when a file asked for by a flag is to be in a folder that does not exist."""
+    if file and not Path(file).absolute().parent.is_dir():
+        raise UserError(flag, file, "its folder does not exist")
+
+
+def free_space(folder: Path) -> int:
+    """Bytes free where a folder is or is to be."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(nearest).free
+
+
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """Replaces a file as a whole: a reader sees the old content or the new, never a part.
+
+    Not for two writers at once: what a killed process left half-written is replaced.
+
+    Raises:
+      RunError: if it cannot be written, because the disk is full or broken.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with write_errors(path):
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:  # "x" follows no link that somebody put there.
+            file.write(encoded(content) if isinstance(content, str) else content)
+        os.replace(temporary, path)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Replaces an .npy file as a whole."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    write_atomically(path, content.getvalue())
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError inside into a RunError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise RunError(f"{path} could not be written: {reason}") from error
+
+
+def encoded(text: str) -> bytes:
+    """The text as UTF-8; what a path holds of other bytes, in Python lone surrogates, escaped."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def pretty_json(values: dict[str, Any]) -> str:
+    """A JSON file's content, a line a value."""
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
