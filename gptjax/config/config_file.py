@@ -24,8 +24,8 @@ from gptjax.config.knob import type_name
 from gptjax.config.knobs import KNOBS
 from gptjax.system.errors import UserError, did_you_mean
 
-# Config files may say `from gptjax.config import default_config`, short for the module that has it.
-vars(gptjax.config)["default_config"] = default_config
+# What a config file needs it may also import from the wing itself: `from gptjax.config import …`.
+vars(gptjax.config).update(default_config=default_config, set_knob=set_knob)
 
 
 def load_config(path: str, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:

@@ -16,9 +16,9 @@ from gptjax.config.config import flat, set_knob
 from gptjax.config.config_file import load_config
 from gptjax.run import resume
 from gptjax.run.checkpoint import Checkpoints
+from gptjax.run.progress import Notice
 from gptjax.run.runlog import read_records
 from gptjax.system.errors import RunError, UserError
-from gptjax.train import Trainer
 
 CONFIG = """
 from gptjax.config.config import default_config
@@ -217,13 +217,13 @@ def test_a_start_that_fails_leaves_nothing_and_no_one_else_starts_meanwhile(
 ):
     out_dir = tmp_path / "new" / "run"
 
-    def start_another(self, devices):
+    def start_another(*arguments):
         monkeypatch.undo()
         with pytest.raises(UserError, match=f"is in use by process {os.getpid()} on "):
             run(files, out_dir)
         raise UserError("model", 1, "cannot be built")
 
-    monkeypatch.setattr(Trainer, "compiled", start_another)
+    monkeypatch.setattr("gptjax.train.compile_trainer", start_another)
     with pytest.raises(UserError, match="cannot be built"):
         run(files, out_dir)
     assert list(tmp_path.iterdir()) == []
@@ -271,21 +271,21 @@ class TestResumedConfig:
         for overrides in (["optim.learning_rate"], []):  # given now, or edited in the file
             config, lines = resume.resumed_config(requested, overrides, self.stored(), [], step=7)
             assert config.optim.learning_rate == 2e-3
-            assert lines == ["optim.learning_rate: 0.001 → 0.002"]
+            assert lines == [Notice("optim.learning_rate: 0.001 → 0.002")]
 
     def test_a_flag_of_the_first_start_need_not_be_repeated(self):
         stored = self.stored(optim__learning_rate=2e-3)
         config, lines = resume.resumed_config(
             tiny.config(), [], stored, ["optim.learning_rate"], step=7
         )
-        assert config.optim.learning_rate == 2e-3 and "as this run was started" in lines[0]
+        assert config.optim.learning_rate == 2e-3 and "as this run was started" in lines[0].text
 
     def test_devices_are_those_of_the_machine_at_hand(self):
         stored = self.stored(mesh__cpu_devices=2)
         config, lines = resume.resumed_config(
             tiny.config(), [], stored, ["mesh.cpu_devices"], step=7
         )
-        assert config.mesh.cpu_devices == 1 and lines == ["mesh.cpu_devices: 2 → 1"]
+        assert config.mesh.cpu_devices == 1 and lines == [Notice("mesh.cpu_devices: 2 → 1")]
 
     @pytest.mark.parametrize(
         ("name", "value"),

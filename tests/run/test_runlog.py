@@ -44,14 +44,14 @@ def test_a_directory_that_is_a_link_to_nothing_is_refused(tmp_path):
 def test_the_lock_of_a_process_that_failed_to_start_is_not_taken_for_ours(tmp_path, monkeypatch):
     """Between our opening the file and locking it, its owner removes it and another makes one."""
     run_dir = tmp_path / "run"
-    flock = runlog.fcntl.flock
+    flock = directory.fcntl.flock
 
     def slow(descriptor, operation):
         monkeypatch.undo()
         os.unlink(run_dir / ".lock")
         flock(descriptor, operation)
 
-    monkeypatch.setattr(runlog.fcntl, "flock", slow)
+    monkeypatch.setattr(directory.fcntl, "flock", slow)
     with directory.locked(run_dir):
         with pytest.raises(UserError, match="is in use"):
             with directory.locked(run_dir):

@@ -180,19 +180,19 @@ class TestFlags:
             (["--steps", "x"], "argument --steps: invalid int value: 'x'"),
         ]:
             with pytest.raises(UserError) as caught:
-                flags.parse_known_args(argv)
+                flags.parse_all(argv)
             assert str(caught.value) == f"command line: {found}; see --help."
 
     def test_are_not_abbreviated(self):
         flags = command.Flags(description="")
         flags.add_argument("--steps", type=int)
-        arguments, leftovers = flags.parse_known_args(["--step", "5"])
-        assert (arguments.steps, leftovers) == (None, ["--step", "5"])
         with pytest.raises(UserError, match="'--step'; unexpected argument"):
-            flags.exit_on_leftovers(leftovers)
+            flags.parse_all(["--step", "5"])
 
-    def test_no_leftovers_are_no_error(self):
-        command.Flags(description="").exit_on_leftovers([])
+    def test_what_is_understood_is_no_error(self):
+        flags = command.Flags(description="")
+        flags.add_argument("--steps", type=int)
+        assert flags.parse_all(["--steps", "5"]).steps == 5
 
 
 class TestHelp:

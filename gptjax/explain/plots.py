@@ -1,0 +1,69 @@
+"""Pictures of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gptjax.explain.series import AXES, Series
+from gptjax.system.errors import UserError
+
+
+def draw_losses(
+    series: Sequence[Series], path: Path, *, over: str, marks: Mapping[str, float]
+) -> None:
+    """Draws val of runs with its standard error over one of AXES, into a PNG file.
+
+    `marks` are losses to compare with, by label: each is a line across.
+
+    Raises:
+      UserError: if matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError(
+            "--png", path, "needs matplotlib", 'Install it: pip install -e ".[plot]".'
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panel = pyplot.subplots(figsize=(8, 4.5))
+    for each in series:
+        # The evaluation before the first update has no place on a logarithmic axis.
+        is_drawn = each.x[over] > 0
+        if over == "seconds":
+            is_drawn &= each.x["updates"] > 0
+        x, val, sem = each.x[over][is_drawn], each.val_E[is_drawn], each.sem_E[is_drawn]
+        (line,) = panel.plot(x, val, "o-", markersize=3)
+        panel.fill_between(x, val - sem, val + sem, color=line.get_color(), alpha=0.25, lw=0)
+        best = each.best
+        panel.plot(each.x[over][best], each.val_E[best], "*", color=line.get_color(), ms=11)
+        panel.annotate(
+            f"{each.label}: {each.val_E[best]:.4f}",
+            (each.x[over][best], each.val_E[best]),
+            textcoords="offset points",
+            xytext=(8, 4),
+            color=line.get_color(),
+        )
+    left, right = panel.get_xlim()
+    for label, loss in marks.items():
+        panel.axhline(loss, color="gray", lw=1, ls="--")
+        panel.annotate(
+            f"{label}: {loss}",
+            (0.01, loss),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            xytext=(0, 3),
+            color="dimgray",
+            fontsize=9,
+        )
+    panel.set_xscale("log")
+    # Room for the labels at the ends of the curves.
+    panel.set_xlim(max(left, 1.0) if over == "seconds" else None, right * 2.2)
+    panel.set_xlabel(AXES[over])
+    panel.set_ylabel("val loss, nats per token")
+    panel.grid(alpha=0.2)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,74 @@
+"""What a run's log tells of its losses: evaluations, at which update, token, FLOP and second."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from gptjax.run.runlog import read_records
+from gptjax.system.errors import UserError
+
+# What evaluations can be drawn over, each with its words.
+AXES = {
+    "seconds": "seconds since the command",
+    "updates": "updates",
+    "tokens": "tokens seen",
+    "flops": "FLOPs spent",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """A run's evaluations, axis E.
+
+    Attributes:
+      label: what the run is called.
+      x: for each of AXES, where the evaluations stand.
+      val_E, sem_E: val's loss, nats per token, and its standard error.
+    """
+
+    label: str
+    x: dict[str, np.ndarray]
+    val_E: np.ndarray
+    sem_E: np.ndarray
+
+    @property
+    def best(self) -> int:
+        """The index of the lowest loss."""
+        return int(np.argmin(self.val_E))
+
+
+def read_series(run: str) -> Series:
+    """The evaluations in the log of a run, given as its directory or as LABEL=DIRECTORY.
+
+    Raises:
+      UserError: if there is no log, or no evaluation in it.
+    """
+    label, equals, folder = run.partition("=")
+    path = Path(folder if equals else run)
+    if not (path / "metrics.jsonl").is_file():
+        raise UserError("run", path, "has no metrics.jsonl", "Give a run directory.")
+    records = read_records(path / "metrics.jsonl")
+    # A single window has no standard error, a loss that is not a number is no loss.
+    evaluations = [r for r in records if r["kind"] == "eval" and r.get("val_loss") is not None]
+    if not evaluations:
+        raise UserError("run", path, "has no evaluation yet")
+    updates_E = np.array([record["step"] for record in evaluations], np.float64)
+    trained = [record for record in records if record["kind"] == "train"]
+    tokens, flops = (
+        trained[-1][name] / trained[-1]["step"] if trained else 0.0
+        for name in ("tokens_seen", "flops_total")
+    )
+    return Series(
+        label=label if equals else path.resolve().name,
+        x={
+            "seconds": np.array([record["seconds"] for record in evaluations], np.float64),
+            "updates": updates_E,
+            "tokens": updates_E * tokens,
+            "flops": updates_E * flops,
+        },
+        val_E=np.array([record["val_loss"] for record in evaluations], np.float64),
+        sem_E=np.array([record.get("val_sem") or 0.0 for record in evaluations], np.float64),
+    )

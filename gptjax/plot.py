@@ -1,0 +1,41 @@
+"""The losses of runs, drawn from their logs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from gptjax.explain.plots import draw_losses
+from gptjax.explain.series import read_series
+from gptjax.system import files
+from gptjax.system.errors import UserError
+
+
+def plot(runs: Sequence[str], *, over: str, mark: Sequence[str], png: str) -> None:
+    """Draws val of runs, each a directory or LABEL=DIRECTORY, into the file `png`.
+
+    `over` is what is on the x axis; each of `mark`, LABEL=LOSS, is a line to compare with.
+
+    Raises:
+      UserError: for a run without evaluations, a mark that is none, or without matplotlib.
+    """
+    files.check_folder_of("--png", png)
+    marks = dict(_mark(each) for each in mark)
+    series = [read_series(run) for run in runs]
+    draw_losses(series, Path(png), over=over, marks=marks)
+    for each in series:
+        step = int(each.x["updates"][each.best])
+        print(f"{each.label}: best val {each.val_E[each.best]:.4f} at step {step}")
+    print(f"drawn: {png}")
+
+
+def _mark(text: str) -> tuple[str, float]:
+    label, _, loss = text.rpartition("=")
+    try:
+        value = float(loss)
+    except ValueError:
+        value = math.nan
+    if not label or not math.isfinite(value):
+        raise UserError("--mark", repr(text), "must be LABEL=LOSS", 'Try --mark "nanoGPT=1.8857".')
+    return label, value
