@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import ml_collections
 
-from gptjax.config.config import validate
 from gptjax.device import devices, memory
 from gptjax.speed import profile, scaling, whole_runs
 from gptjax.speed.comparison import Setup, Side, comparison, print_comparison
@@ -52,8 +51,6 @@ def bench(
         raise UserError("--pairs", pairs, "must be ≥ 1")
     for flag, path in (("--json", json), ("--plot", plot)):
         files.check_folder_of(flag, path)
-    for each in (config, peer_config):
-        validate(each)
     cache.keep_compiled_programs()
     if what == "profile":
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {profile.WITHOUT_GRAPHS}"

@@ -3,18 +3,16 @@
 import sys
 
 from gptjax.config import config_file
+from gptjax.config.config import validate_together
 from gptjax.system import command
 
 
 def main(argv: list[str]) -> None:
     flags = command.Flags(description=__doc__)
     flags.add_argument("--config", required=True, metavar="FILE", help="as for train.py")
-    flags.add_argument(
-        "--what",
-        default="step",
-        choices=("step", "profile", "run", "sample", "start", "scale"),
-        help="updates (default), where their time goes, runs, sampling, start-up, growth",
-    )
+    kinds = ("step", "profile", "run", "sample", "start", "scale")
+    words = "updates (default), where their time goes, runs, sampling, start-up, growth"
+    flags.add_argument("--what", default="step", choices=kinds, help=words)
     flags.add_argument("--pairs", type=int, default=5, help="measurements of a side; default: 5")
     flags.add_argument("--nanogpt", metavar="PATH", help="a nanoGPT checkout to compare with")
     flags.add_argument("--nanogpt_python", default=sys.executable, help="a Python that has torch")
@@ -28,6 +26,8 @@ def main(argv: list[str]) -> None:
     path, peer = settings.pop("config"), settings.pop("peer_config")
     config = config_file.load_config(path, overrides)
     peer_config = config_file.load_config(peer, {}) if peer else config
+    for each in (config, peer_config):
+        validate_together(each)
     given = ["--config", path, *(f"--config.{name}={text}" for name, text in overrides.items())]
     from gptjax.bench import bench  # JAX is imported only once flags and config are good
 

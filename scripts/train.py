@@ -1,6 +1,10 @@
 """Trains a GPT: python scripts/train.py --config configs/shakespeare_char.py [--config.NAME=V]."""
 
+from pathlib import Path
+
 from gptjax.config import config_file
+from gptjax.config.config import validate_together
+from gptjax.run import directory
 from gptjax.system import command
 
 
@@ -12,6 +16,8 @@ def main(argv: list[str]) -> int:
     if not arguments.config:
         flags.error("--config is missing; for example: --config configs/shakespeare_char.py")
     config = config_file.load_config(arguments.config, overrides)
+    if not directory.has_checkpoints(Path(config.out_dir)):  # Else resume.py adds the run's knobs.
+        validate_together(config)
     from gptjax.train import train  # JAX is imported only once flags and config are good
 
     return train(config, overrides)

@@ -68,7 +68,7 @@ def load(source: str, *, fallback: str) -> AnyCorpus:
                 raise UserError(
                     "data.source",
                     source,
-                    f"cannot be downloaded ({error}), and nothing may stand in for it",
+                    f"cannot be downloaded ({error}), and data.fallback is empty",
                     "Put it at $GPTJAX_DATA_DIR/tiny_shakespeare/input.txt.",
                 ) from error
             reason = f"{source} cannot be downloaded ({error})"

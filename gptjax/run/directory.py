@@ -22,6 +22,11 @@ def is_used(run_dir: Path) -> bool:
     return (run_dir / "config.json").exists() or (run_dir / "checkpoints").exists()
 
 
+def has_checkpoints(run_dir: Path) -> bool:
+    """Whether a run in this directory may go on: it has, or had, a checkpoint."""
+    return os.path.isdir(run_dir / "checkpoints")  # Path.is_dir raises for too long a name.
+
+
 def check_space(run_dir: Path, needed_bytes: int) -> None:
     """Raises UserError when the run's checkpoints would not fit where they are to be written."""
     free_bytes = free_space(run_dir)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from gptjax.run.checkpoint import Checkpoint, Checkpoints
+from gptjax.run.directory import has_checkpoints
 from gptjax.system.errors import UserError
 
 
@@ -31,8 +31,7 @@ def open_for_reading(out_dir: str, *, flag: str = "--out_dir") -> Checkpoints:
     Raises:
       UserError: if there is no run or it has no checkpoint.
     """
-    folder = Path(out_dir) / "checkpoints"
-    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long.
+    if not has_checkpoints(Path(out_dir)):
         raise UserError(flag, out_dir, "holds no run", "Train one: scripts/train.py")
     checkpoints = Checkpoints(Path(out_dir), read_only=True)
     if not checkpoints.steps():

@@ -7,7 +7,6 @@ on each knob: `on_resume`, `fixed_in_fork`.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import ml_collections
 from gptjax.config.config import default_config, flat, from_flat, set_knob, validate
 from gptjax.config.knobs import KNOBS
 from gptjax.run.checkpoint import Checkpoint, Checkpoints, Damaged
-from gptjax.run.directory import is_used
+from gptjax.run.directory import has_checkpoints, is_used
 from gptjax.run.progress import Notice
 from gptjax.run.reader import read_checkpoint
 from gptjax.system.errors import RunError, UserError
@@ -72,7 +71,7 @@ def resume_plan(requested: ml_collections.ConfigDict, overrides: Iterable[str]) 
       RunError: if there are checkpoints, but none that is whole.
     """
     run_dir, init_from = Path(requested.out_dir), requested.init_from
-    if (run_dir / "checkpoints").is_dir():
+    if has_checkpoints(run_dir):
         with Checkpoints(run_dir, read_only=True) as checkpoints:
             if checkpoints.steps():
                 return _resumed(requested, set(overrides), checkpoints)
@@ -142,7 +141,7 @@ def _forked(
 ) -> ResumePlan:
     is_step = source.parent.name == "checkpoints"
     parent_dir = source.parent.parent if is_step else source
-    if not os.path.isdir(parent_dir / "checkpoints"):
+    if not has_checkpoints(parent_dir):
         raise UserError(
             "init_from", source, "is neither auto, scratch, a run directory nor a checkpoint"
         )

@@ -18,6 +18,7 @@ import tiny
 
 from gptjax import bench
 from gptjax.config.config import default_config
+from gptjax.config.knobs import KNOBS
 from gptjax.data import corpus
 from gptjax.device import peak
 from gptjax.speed import nanogpt, process, profile, scaling
@@ -107,7 +108,7 @@ class TestCommands:
             import sys, time
             from gptjax.system import command
             from gptjax.config import config_file
-            from gptjax.speed import process
+            from gptjax.speed import nanogpt
             def main(argv):
                 other = nanogpt.NanoGPT({str(checkout)!r}, sys.executable, is_compiled=False)
                 config = config_file.load_config("configs/shakespeare_char.py", {{}})
@@ -382,7 +383,7 @@ def test_modern_knobs_are_known_to_be_beyond_nanogpt():
     """A new knob of the model must be given to nanoGPT or refused."""
     given = set(nanogpt.nanogpt_flags(default_config()))
     config = default_config()
-    refused = {name.partition(".")[2] for name in process._NOT_IN_NANOGPT}
+    refused = {name.partition(".")[2] for name, knob in KNOBS.items() if knob.nanogpt is None}
     # These change no result of theirs; GPT-2's vocabulary nanoGPT pads unasked.
     ours = {
         "vocab_multiple",

@@ -92,7 +92,7 @@ def test_a_device_that_fails_is_named_after_what_is_known_of_it(monkeypatch, cap
 
 def test_a_card_is_described(monkeypatch):
     monkeypatch.setattr(doctor.cache, "processor", lambda: "Xeon")
-    monkeypatch.setattr(doctor.mesh, "n_cores", lambda: 7)
+    monkeypatch.setattr(doctor.devices_module, "n_cores", lambda: 7)
     described = doctor.description([card()] * 2, "the reason")
     assert described == {
         "platform": "gpu",
@@ -118,7 +118,7 @@ def test_what_a_card_does_not_tell_is_left_out(monkeypatch):
         raise RuntimeError(f"Unknown backend {platform}")
 
     monkeypatch.setattr(doctor.cache, "processor", lambda: "Xeon")
-    monkeypatch.setattr(doctor.mesh, "n_cores", lambda: 7)
+    monkeypatch.setattr(doctor.devices_module, "n_cores", lambda: 7)
     monkeypatch.setattr(doctor.jax, "devices", no_cpu)
     silent = card(memory_stats=lambda: None)
     del silent.compute_capability

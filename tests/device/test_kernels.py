@@ -58,7 +58,7 @@ def test_a_model_attends_by_it_where_nothing_is_dropped_out(without_cudnn, monke
     calls, right = [], attention.cudnn_attention
     monkeypatch.setattr(
         attention,
-        "fused",
+        "cudnn_attention",
         lambda *arrays, **settings: calls.append(1) or right(*arrays, **settings),
     )
     config = tiny.model_config(attention="cudnn", dropout=0.1)

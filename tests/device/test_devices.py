@@ -32,8 +32,9 @@ def test_gpu_memory_is_said_to_jax_unless_the_environment_does(
         monkeypatch.delenv(name)
     for name, value in set_before.items():
         monkeypatch.setenv(name, value)
-    devices._memory_shared(gpu_memory)
-    assert tuple(os.environ.get(name) for name in SHARES) == wanted
+    with devices._memory_shared(gpu_memory):
+        assert tuple(os.environ.get(name) for name in SHARES) == wanted
+    assert {name: os.environ[name] for name in SHARES if name in os.environ} == set_before
 
 
 @pytest.mark.parametrize(
