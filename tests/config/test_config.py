@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from other_values import OTHER_VALUES
 
 from gptjax.config.config import (
     decay_iters,
@@ -31,65 +32,6 @@ CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.py"))
 
 PLAIN_FILE = "from gptjax.config import default_config as get_config\n"
 
-# For every knob a value that is not its default; together they keep all rules.
-OTHER_VALUES = {
-    "seed": 7,
-    "out_dir": "elsewhere/ünïcode run",
-    "init_from": "scratch",
-    "data.source": "text:a=b c.txt",
-    "data.fallback": "",
-    "data.val_fraction": 0.3,
-    "model.n_layer": 3,
-    "model.n_head": 5,
-    "model.n_embd": 30,
-    "model.block_size": 11,
-    "model.dropout": 0.25,
-    "model.bias": True,
-    "model.dtype": "bfloat16",
-    "model.param_dtype": "bfloat16",
-    "model.norm": "rmsnorm",
-    "model.position": "rotary",
-    "model.mlp": "relu2",
-    "model.qk_norm": True,
-    "model.tie_embeddings": False,
-    "model.token_shift": True,
-    "model.attention": "xla",
-    "model.attention_rows": 5,
-    "model.matmul_precision": "highest",
-    "model.dropout_generator": "philox",
-    "model.zero_residual": True,
-    "model.vocab_multiple": 64,
-    "optim.name": "muon",
-    "optim.muon_learning_rate": 0.03,
-    "optim.muon_momentum": 0.9,
-    "optim.decay_share": 0.4,
-    "optim.learning_rate": 6e-4,
-    "optim.min_lr": 6e-5,
-    "optim.schedule": "constant",
-    "optim.warmup_iters": 13,
-    "optim.lr_decay_iters": 500,
-    "optim.beta1": 0.8,
-    "optim.beta2": 0.95,
-    "optim.weight_decay": 0.0,
-    "optim.grad_clip": 0.0,
-    "optim.master_weights": False,
-    "train.max_iters": 1000,
-    "train.batch_size": 6,
-    "train.grad_accum_steps": 2,
-    "train.updates_per_dispatch": 17,
-    "train.tokens_at_once": 90,
-    "eval.interval": 19,
-    "eval.mode": "random",
-    "eval.iters": 23,
-    "eval.max_tokens": 29,
-    "checkpoint.interval": 31,
-    "checkpoint.keep": 3,
-    "log.interval": 37,
-    "log.tensorboard": True,
-    "mesh.data": 2,
-    "mesh.gpu_memory": 0.0,
-    "mesh.cpu_devices": 4,
-}
 
 # Knobs that say where things are written or how often something is reported.
 # Where a run is written, and how it is watched.

@@ -19,7 +19,7 @@ import pytest
 import runs
 import tiny
 from forked import SCRIPTS
-from test_config import OTHER_VALUES
+from other_values import OTHER_VALUES
 
 from gptjax.config.config import default_config, flat, set_knob
 from gptjax.config.knobs import KNOBS
@@ -27,6 +27,7 @@ from gptjax.device import devices
 from gptjax.evaluate import evaluate
 from gptjax.run.evaluator import Evaluator
 from gptjax.run.program import CompiledTrainer
+from gptjax.run.progress import Notice
 from gptjax.run.resume import resume_plan, resumed_config
 from gptjax.run.runlog import read_records
 from gptjax.run.template import state_leaves
@@ -388,4 +389,4 @@ def test_p14_a_changed_knob_is_refused_or_shown(name, given):
         return
     config, lines = resumed_config(requested, overrides, stored, [], step=7)
     assert flat(config) == {**stored, name: wanted}
-    assert lines == ([f"{name}: {was} → {wanted}"] if KIND_OF[name] == "shown" else [])
+    assert lines == ([Notice(f"{name}: {was} → {wanted}")] if KIND_OF[name] == "shown" else [])

@@ -211,11 +211,11 @@ def test_p5_a_step_that_is_damaged_again_is_set_aside_again(settings, tmp_path):
     for run, name in ((2, "8.corrupt"), (3, "8.corrupt1"), (4, "8.corrupt2")):
         shorten(tmp_path, 8)
         origin = resume.resume_plan(requested, [])
-        assert origin.step == 4 and origin.lines[0].endswith(f"it is now called {name}")
+        assert origin.step == 4 and origin.notices[0].text.endswith(f"it is now called {name}")
         write(tmp_path, settings, run=run, steps=(8,))
         found = resume.resume_plan(requested, [])
-        assert found.step == 8 and found.lines == []
-        tiny.assert_same_bits(found.found.state, random_state(settings, run=run, step=8))
+        assert found.step == 8 and found.notices == []
+        tiny.assert_same_bits(found.checkpoint.state, random_state(settings, run=run, step=8))
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()} - {"trash"}
     assert names == {"4", "8", "8.corrupt", "8.corrupt1", "8.corrupt2"}
 

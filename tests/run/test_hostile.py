@@ -26,8 +26,9 @@ from gptjax import evaluate, sample
 from gptjax.config.config_file import load_config
 from gptjax.run import evaluator, metadata, reader, resume
 from gptjax.run.checkpoint import Checkpoints
+from gptjax.run.inputs import read_inputs
+from gptjax.run.ledger import Ledger
 from gptjax.system.errors import RunError, UserError
-from gptjax.train import Trainer
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden_0_1_0"
 STEP = 400
@@ -163,6 +164,12 @@ def put(parent, path, value, *, delete=False):
         parent[last] = value
 
 
+def start(plan):
+    """What train.py takes from a checkpoint before it compiles anything."""
+    read_inputs(plan.config, plan.checkpoint, is_fork=plan.is_fork)
+    Ledger(plan.meta["ledger"] if plan.meta else None).to_json()
+
+
 def used(names: tuple[str, ...]) -> list[str]:
     """The commands that accept the checkpoint in this folder, the network's arithmetic left out."""
     settings = dict(prompt="", prompt_file="", num_samples=1, max_new_tokens=5)
@@ -172,8 +179,8 @@ def used(names: tuple[str, ...]) -> list[str]:
     commands = {
         "sample": lambda: sample.sample(".", step="latest", **settings),
         "evaluate": lambda: evaluate.evaluate(".", step="best", context=0),
-        "train": lambda: Trainer(resume.resume_plan(requested, []), {}).ledger.to_json(),
-        "fork": lambda: Trainer(resume.resume_plan(fork, []), {}).ledger.to_json(),
+        "train": lambda: start(resume.resume_plan(requested, [])),
+        "fork": lambda: start(resume.resume_plan(fork, [])),
     }
     accepting = []
     for name in names:
@@ -188,7 +195,7 @@ def used(names: tuple[str, ...]) -> list[str]:
 class NoEvaluator:
     """The losses of a network that knows everything."""
 
-    def __init__(self, graph, block_size, *, tokens_at_once):
+    def __init__(self, graph, block_size, *, tokens_per_batch):
         pass
 
     def losses(self, params, tokens, offsets_W):

@@ -406,7 +406,7 @@ def leave_run(commands, tmp_path, way, moment):
     if way in SIGNALS:
         end = {"kind": "end", "step": reached, "reason": way}
         assert saved[-1] == reached and read_records(out_dir / "metrics.jsonl")[-1] == end
-        assert f"stopped by {way} at step {reached}, saved" in result.stdout
+        assert f"stopped by {way} at step {reached}, checkpoint saved" in result.stdout
 
 
 @pytest.mark.parametrize(("way", "moment"), QUICK)
