@@ -2,9 +2,9 @@
 
 `JAX_PLATFORMS=cuda pytest -m cuda -n 0` runs those that need an NVIDIA GPU there.
 
-In this process XLA optimizes little, which halves the time of a suite that compiles more than it
-computes; GPTJAX_TEST_OPTIMIZED=1 tests what users run. The commands that tests start in processes
-of their own are compiled as for users.
+XLA optimizes little here, since the suite compiles more than it computes; so it does in the
+commands that forked.py starts for the default tests. GPTJAX_TEST_OPTIMIZED=1 tests what users run.
+The slow tests' commands, and all that are started as from a shell, are compiled as for users.
 """
 
 import os
@@ -22,18 +22,23 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+import compiling
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
-if os.environ["JAX_PLATFORMS"] == "cpu" and not os.environ.get("GPTJAX_TEST_OPTIMIZED"):
+if os.environ["JAX_PLATFORMS"] == "cpu" and compiling.flags_here():
     users_flags = os.environ.get("XLA_FLAGS")
-    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = compiling.flags_here()
     jax.devices()  # XLA reads its flags here, once; child processes must not see them.
     del os.environ["XLA_FLAGS"]
     if users_flags is not None:
         os.environ["XLA_FLAGS"] = users_flags
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    compiling.decide_for_commands(config.option.markexpr)
 
 
 @pytest.fixture
