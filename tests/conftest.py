@@ -1,6 +1,7 @@
 """Every test runs on the CPU, seen by JAX as four devices, with silent broadcasting refused.
 
-`JAX_PLATFORMS=cuda pytest -m cuda -n 0` runs those that need an NVIDIA GPU there.
+`JAX_PLATFORMS=cuda pytest -m cuda -n 0` runs those that need an NVIDIA GPU there, `pytest -m quick`
+those for the moment before a commit.
 
 XLA optimizes little here, since the suite compiles more than it computes; so it does in the
 commands that forked.py starts for the default tests. GPTJAX_TEST_OPTIMIZED=1 tests what users run.
@@ -8,7 +9,9 @@ The slow tests' commands, and all that are started as from a shell, are compiled
 """
 
 import os
+import subprocess
 from pathlib import Path
+from unittest import mock
 
 # Before JAX starts: child processes inherit these as well.
 os.environ["JAX_PLATFORMS"] = {None: "cpu", "cuda": "cuda,cpu"}.get(
@@ -37,8 +40,36 @@ if os.environ["JAX_PLATFORMS"] == "cpu" and compiling.flags_here():
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# Modules that take too long for the moment before a commit, or start processes without importing
+# what does. Every other is quick, but for its slow tests, unless it imports one of STARTERS.
+NOT_QUICK = {"test_gpu_bench", "test_not_finite"}
+STARTERS = {"forked", "multiprocessing", "subprocess"}
+
+
 def pytest_configure(config):
     compiling.decide_for_commands(config.option.markexpr)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the quick tests; before pytest looks at -m."""
+    for item in items:
+        is_long = item.module.__name__ in NOT_QUICK or STARTERS & vars(item.module).keys()
+        if not is_long and not any(item.get_closest_marker(name) for name in ("slow", "cuda")):
+            item.add_marker(pytest.mark.quick)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A quick test starts no process."""
+    if not item.get_closest_marker("quick"):
+        return (yield)
+
+    def refuse(*arguments, **settings):
+        raise AssertionError(f"{item.nodeid} starts a process: see NOT_QUICK in conftest.py")
+
+    with mock.patch.object(subprocess.Popen, "__init__", refuse):
+        return (yield)
 
 
 @pytest.fixture
