@@ -21,7 +21,7 @@ from gptjax.config.config import default_config
 from gptjax.config.knobs import KNOBS
 from gptjax.data import corpus
 from gptjax.device import peak
-from gptjax.speed import nanogpt, process, profile, scaling
+from gptjax.speed import nanogpt, process, profile, scaling, stepper
 from gptjax.speed.stepper import Stepper
 from gptjax.system.errors import RunError, UserError
 
@@ -51,10 +51,25 @@ for _ in range(int(flags["num_samples"])):
 """
 
 
-@pytest.fixture
-def settings(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def short_bursts(monkeypatch):
+    """No figure here depends on how long a burst is; the profiler's work does."""
+    monkeypatch.setattr(stepper, "_TIMED_SECONDS", 0.1)
     monkeypatch.setattr(peak, "matmul_rate", lambda *arguments, **settings: 1e11)
+
+
+@pytest.fixture
+def settings(tmp_path):
     return runs.settings(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def one_stepper(tmp_path_factory):
+    """A stepper for the tests that only look at one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stepper, "_TIMED_SECONDS", 0.1)
+        patch.setattr(peak, "matmul_rate", lambda *arguments, **settings: 1e11)
+        return Stepper(runs.settings(tmp_path_factory.mktemp("stepper")))
 
 
 @pytest.fixture
@@ -327,31 +342,40 @@ custom_call_target="__cudnn$fmhaSoftmax", metadata={op_name="jit(f)/jvp(attentio
         assert profile.covered([(0, 2), (1, 3), (5, 6), (5.5, 5.7)]) == 4
         assert profile.covered([]) == 0
 
-    def test_the_groups_of_a_real_program_fill_the_time(self, settings):
-        stepper = Stepper(settings)
-        names = set(profile.groups_of_operations(stepper.program.hlo_text()).values())
+    def test_the_groups_of_a_real_program_fill_the_time(self, one_stepper):
+        names = set(profile.groups_of_operations(one_stepper.program.hlo_text()).values())
         assert names == {"matmul", "attention", "elementwise", "optimizer"}
-        groups = profile.profile(stepper.program, 3)
+        groups = profile.profile(one_stepper.program, 3)
         assert groups.keys() == set(profile.GROUPS) and min(groups.values()) >= 0
         assert groups["optimizer"] > 0 and groups["elementwise"] > 0
 
 
-def test_an_update_and_its_share_of_the_peak(settings):
-    stepper = Stepper(settings)
-    step = int(stepper.program.state.step)
+def test_an_update_and_its_share_of_the_peak(one_stepper):
+    program = one_stepper.program
+    step = int(program.state.step)
     start = time.perf_counter()
-    seconds = stepper.time_updates()
+    seconds = one_stepper.time_updates()
     wall = time.perf_counter() - start
-    assert int(stepper.program.state.step) == step + stepper.n_updates
-    assert 0.5 * wall < seconds * stepper.n_updates <= wall
-    peak = stepper.program.peak.flops_per_s
-    assert stepper.mfu(2.0) == pytest.approx(stepper.program.flops / 2.0 / peak, rel=1e-9)
-    assert not Path(settings.out_dir).exists()
+    assert int(program.state.step) == step + one_stepper.n_updates
+    assert 0.5 * wall < seconds * one_stepper.n_updates <= wall
+    most = program.peak.flops_per_s
+    assert one_stepper.mfu(2.0) == pytest.approx(program.flops / 2.0 / most, rel=1e-9)
+    assert not Path(default_config().out_dir).exists()
 
 
 class TestGrowth:
     def test_each_axis_is_scaled_alone(self, settings, monkeypatch):
+        made = {}
+
+        def once(config):
+            """All axes but one have the same base."""
+            key = config.to_json()
+            if key not in made:
+                made[key] = Stepper(config)
+            return made[key]
+
         monkeypatch.setattr(scaling, "_FACTORS", (1, 3))
+        monkeypatch.setattr(scaling, "Stepper", once)
         monkeypatch.setattr(Stepper, "time_updates", lambda self: self.program.flops / 1e9)
         points = list(scaling.measure(settings, n_pairs=2))
         sizes = {(point.axis, point.size) for point in points}

@@ -1,5 +1,6 @@
 """Generation: nanoGPT's distribution, exactly, whatever is cached or cut into calls."""
 
+import compiled_once
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,11 @@ N_NEW = 20
 
 _CONFIG = tiny.model_config()
 _MODERN = tiny.modern_config()
+
+
+@pytest.fixture(autouse=True)
+def shared_programs(monkeypatch):
+    compiled_once.within(monkeypatch, generate)
 
 
 def model(config=_CONFIG):

@@ -133,7 +133,7 @@ def test_rows_of_attention_change_nothing(dropout, x64):
         logits_BTV = nnx.merge(graph, params)(ids_BT, rngs=rngs)
         return (logits_BTV**2).mean(), logits_BTV
 
-    wide = dict(dtype="float64", param_dtype="float64", dropout=dropout)
+    wide = dict(dtype="float64", param_dtype="float64", dropout=dropout, n_layer=1)
     ids_BT, _ = tiny.batch(2, 7)
     _, params = fresh(**wide)
     params = jax.tree.map(lambda leaf: 20 * leaf, params)
@@ -163,13 +163,18 @@ def test_attention_dropout_draws_a_mask_for_every_weight():
     attention.qkv.bias[...] = jnp.asarray(np.r_[np.zeros(2 * D), np.ones(D)], jnp.float32)
     attention.out.kernel[...] = jnp.eye(D)
     x_ND = jax.random.normal(jax.random.key(0), (B * T, D))
+    graph, params = nnx.split(attention)
 
-    def summed(rngs):
-        out_ND, _ = attention(x_ND, batch_size=B, rngs=rngs, cache=None, position_offset=0)
-        return np.asarray(out_ND).reshape(B, T, H, K)[..., 0].transpose(0, 2, 1)  # BHT
+    @jax.jit
+    def summed(key):
+        rngs = None if key is None else nnx.Rngs(dropout=key)
+        out_ND, _ = nnx.merge(graph, params)(
+            x_ND, batch_size=B, rngs=rngs, cache=None, position_offset=0
+        )
+        return out_ND.reshape(B, T, H, K)[..., 0].transpose(0, 2, 1)  # BHT
 
     np.testing.assert_allclose(summed(None), 1, rtol=1e-5)
-    kept = np.stack([summed(nnx.Rngs(dropout=i)) for i in range(300)])
+    kept = np.stack([summed(jax.random.key(i)) for i in range(300)])
     # The first token attends to itself alone: dropped entirely, or scaled by 1 / 0.6.
     first = kept[..., 0]
     assert set(np.unique(first.round(3))) == {0.0, np.float32(1 / 0.6).round(3)}

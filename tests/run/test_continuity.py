@@ -316,7 +316,7 @@ def test_p12_a_new_run_never_mixes_into_a_used_directory(folder, stopped, capsys
 def test_p12_from_scratch_means_where_no_run_has_begun(tmp_path, left):
     """A run that was killed before its first checkpoint has begun, too."""
     config = tiny.config(init_from="scratch", out_dir=str(tmp_path / "run"))
-    assert resume_plan(config, []).found is None
+    assert resume_plan(config, []).checkpoint is None
     path = tmp_path / "run" / left
     if left.endswith("/"):
         path.mkdir(parents=True)
@@ -325,7 +325,7 @@ def test_p12_from_scratch_means_where_no_run_has_begun(tmp_path, left):
         path.write_text("{}")
     with pytest.raises(UserError, match="a run has begun in it. Choose another --config.out_dir"):
         resume_plan(config, [])
-    assert resume_plan(tiny.config(out_dir=str(tmp_path / "run")), []).found is None
+    assert resume_plan(tiny.config(out_dir=str(tmp_path / "run")), []).checkpoint is None
 
 
 def test_p18_a_run_that_goes_on_says_how_many_lines_were_damaged(

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import compiling
+
 import gptjax
 
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
@@ -42,6 +44,8 @@ class Command:
         self._start = time.monotonic()
         self.stdout, self.stderr = Path(folder, "stdout"), Path(folder, "stderr")
         environment = dict(os.environ) if environment is None else environment
+        if compiling.flags_of_commands:
+            environment = {"XLA_FLAGS": compiling.flags_of_commands, **environment}
         self._process = _SERVER.Process(
             target=_run,
             args=(

@@ -68,7 +68,7 @@ class Oracle:
 
     def params(self, prefix: str) -> tuple[nnx.GraphDef, nnx.State]:
         """The model with the oracle's `prefix/…` arrays as its weights."""
-        graph, params = nnx.split(GPT(self.model_config, rngs=nnx.Rngs(0)))
+        graph, params = nnx.split(nnx.eval_shape(lambda: GPT(self.model_config, rngs=nnx.Rngs(0))))
         flat = flatten_dict(nnx.to_pure_dict(params))
         for path in flat:
             flat[path] = jnp.asarray(self.array(prefix, path), dtype=self.dtype)

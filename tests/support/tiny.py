@@ -92,15 +92,26 @@ def description(settings: ml_collections.ConfigDict) -> dict:
 def parts(model: GPTConfig, settings: ml_collections.ConfigDict):
     """(graph, optimizer, state before the first update)."""
     tx = optim.optimizer(settings)
-    graph, params = _initial_params(model, settings.seed)
-    state = step.TrainState(jnp.zeros((), jnp.int32), params, jax.jit(tx.init)(params))
-    return graph, tx, state
+    # A test may put other weights into the state that it gets.
+    params = jax.tree.map(lambda leaf: leaf, _initial_params(_as_initialized(model), settings.seed))
+    state = step.TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+    return _graph(model), tx, state
+
+
+_graph = functools.cache(step.model_graph)
+
+
+def _as_initialized(model: GPTConfig) -> GPTConfig:
+    """The model with whatever does not change its initial weights as it is by default."""
+    plain = config_module.model_config(config_module.default_config(), model.vocab_size)
+    unimportant = ("dropout", "dtype", "attention", "attention_rows", "dropout_generator")
+    return dataclasses.replace(model, **{name: getattr(plain, name) for name in unimportant})
 
 
 @functools.cache
-def _initial_params(model: GPTConfig, seed: int):
-    make = functools.partial(step.initial_state, model, optim.optimizer(config()), seed)
-    return step.model_graph(model), jax.jit(lambda: make().params)()
+def _initial_params(model: GPTConfig, seed: int) -> nnx.State:
+    """Not in one program, which would be compiled anew for each model that differs at all."""
+    return step.initial_state(model, optim.optimizer(config()), seed).params
 
 
 def batch(*shape: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:

@@ -14,9 +14,21 @@ from gptjax.device import mesh
 from gptjax.model import gpt as model_module
 from gptjax.update import optim, step
 
+# One block: how updates are cut up is the same for any number of them.
+one_block = functools.partial(tiny.model_config, n_layer=1)
+
 
 def steps_function(graph, tx, *, dropout_key=None, block_size=7):
     return jax.jit(functools.partial(step.train_steps, graph, tx, dropout_key, block_size))
+
+
+@functools.cache
+def twelve(dropout):
+    """(the parts of a model, its tokens, the compiled loop of up to twelve updates on them)."""
+    graph, tx, start = tiny.parts(one_block(dropout=dropout), tiny.config())
+    tokens = jnp.asarray(np.random.default_rng(1).integers(0, tiny.VOCABULARY, 200), jnp.uint8)
+    key = step.named_key(0, "dropout") if dropout else None
+    return (graph, tx, start), tokens, steps_function(graph, tx, dropout_key=key)
 
 
 def test_loss_equals_the_textbook_formula():
@@ -40,12 +52,8 @@ def test_windows_are_text_and_text_shifted_by_one():
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_cutting_a_run_into_chunks_changes_no_bit(dropout):
-    settings = tiny.config()
-    graph, tx, start = tiny.parts(tiny.model_config(dropout=dropout), settings)
-    tokens = jnp.asarray(np.random.default_rng(1).integers(0, tiny.VOCABULARY, 200), jnp.uint8)
+    (_, _, start), tokens, run = twelve(dropout)
     offsets = np.random.default_rng(2).integers(0, 190, (12, 1, 5)).astype(np.int32)
-    key = step.named_key(0, "dropout") if dropout else None
-    run = steps_function(graph, tx, dropout_key=key)
 
     def trained(cuts):
         state, losses, first = start, [], 0
@@ -67,12 +75,11 @@ def test_cutting_a_run_into_chunks_changes_no_bit(dropout):
 
 def test_one_update_at_a_time_is_the_same_update():
     """The loop adds nothing to train_step, called by itself."""
-    graph, tx, start = tiny.parts(tiny.model_config(), tiny.config())
-    tokens = jnp.asarray(np.arange(100) % tiny.VOCABULARY, jnp.uint8)
-    offsets = np.random.default_rng(2).integers(0, 90, (3, 1, 5)).astype(np.int32)
-    looped, _ = steps_function(graph, tx)(tokens, start, offsets, 3)
+    (graph, tx, start), tokens, run = twelve(0.0)
+    offsets = np.random.default_rng(2).integers(0, 190, (12, 1, 5)).astype(np.int32)
+    looped, _ = run(tokens, start, offsets, 3)
     state, single = start, jax.jit(functools.partial(step.train_step, graph, tx, None))
-    for offsets_AB in offsets:
+    for offsets_AB in offsets[:3]:
         state, _ = single(state, *step.windows(tokens, jnp.asarray(offsets_AB), 7))
     for a, b in zip(tiny.arrays(state), tiny.arrays(looped), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
@@ -84,7 +91,7 @@ def test_accumulated_micro_batches_make_the_big_batchs_update(x64):
     In float64, since Adam's first update divides each gradient by its own size: where one is
     nothing but rounding, the update is a coin toss.
     """
-    model = tiny.model_config(dtype="float64", param_dtype="float64", bias=False)
+    model = one_block(dtype="float64", param_dtype="float64", bias=False)
     graph, tx, start = tiny.parts(model, tiny.config())
     x_BT, y_BT = tiny.batch(6, 7)
     x_BT, y_BT = x_BT.at[:2].set(3), y_BT.at[:2].set(4)
@@ -95,7 +102,8 @@ def test_accumulated_micro_batches_make_the_big_batchs_update(x64):
         np.testing.assert_allclose(split_metrics[name], big_metrics[name], rtol=1e-9)
     for a, b in zip(tiny.arrays(split.params), tiny.arrays(big.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())
-    first, _ = update(start, x_BT[None, :2], y_BT[None, :2])
+    thrice = [jnp.stack([ids_BT[:2]] * 3) for ids_BT in (x_BT, y_BT)]
+    first, _ = update(start, *thrice)
     assert any(
         not np.allclose(a, b, atol=1e-5)
         for a, b in zip(tiny.arrays(first.params), tiny.arrays(big.params), strict=True)
@@ -103,8 +111,7 @@ def test_accumulated_micro_batches_make_the_big_batchs_update(x64):
 
 
 def test_micro_batches_have_dropout_masks_of_their_own():
-    settings = tiny.config()
-    graph, tx, start = tiny.parts(tiny.model_config(dropout=0.5), settings)
+    graph, tx, start = tiny.parts(one_block(dropout=0.5), tiny.config())
     x_BT, y_BT = tiny.batch(2, 7)
     update = jax.jit(functools.partial(step.train_step, graph, tx, jax.random.key(5)))
     once = update(start, x_BT[None], y_BT[None])[1]["loss"]
@@ -125,8 +132,7 @@ def test_overfits_one_batch():
 
 def test_one_device_equals_several():
     """A batch split over devices gives one device's update, but for the order of sums."""
-    settings = tiny.config()
-    graph, tx, start = tiny.parts(tiny.model_config(), settings)
+    graph, tx, start = tiny.parts(one_block(), tiny.config())
     tokens = np.random.default_rng(1).integers(0, tiny.VOCABULARY, 200).astype(np.uint8)
     offsets = np.random.default_rng(2).integers(0, 190, (5, 1, 12)).astype(np.int32)
     results = []
@@ -181,7 +187,10 @@ def test_the_norm_of_bfloat16_gradients_is_not_rounded():
 
 
 class TestBfloat16Parameters:
-    def train(self, n_updates, **knobs):
+    @staticmethod
+    @functools.cache
+    def train(**knobs):
+        """The states before and after 150 updates."""
         settings = tiny.config(
             model__param_dtype="bfloat16",
             optim__learning_rate=1e-4,
@@ -189,15 +198,14 @@ class TestBfloat16Parameters:
             train__max_iters=300,
             **knobs,
         )
-        model = tiny.model_config(param_dtype="bfloat16")
-        graph, tx, start = tiny.parts(model, settings)
+        graph, tx, start = tiny.parts(one_block(param_dtype="bfloat16"), settings)
         tokens = jnp.asarray(np.random.default_rng(3).integers(0, tiny.VOCABULARY, 40), jnp.uint8)
-        offsets = np.tile(np.asarray([0, 8, 16, 24], np.int32), (n_updates, 1, 1))
-        state, _ = steps_function(graph, tx)(tokens, start, offsets, n_updates)
+        offsets = np.tile(np.asarray([0, 8, 16, 24], np.int32), (150, 1, 1))
+        state, _ = steps_function(graph, tx)(tokens, start, offsets, 150)
         return start, state
 
     def test_parameters_are_the_rounded_masters(self):
-        _, state = self.train(20)
+        _, state = self.train()
         masters = state.opt_state.masters
         for leaf, master in zip(tiny.arrays(state.params), tiny.arrays(masters), strict=True):
             assert leaf.dtype == jnp.bfloat16 and master.dtype == np.float32
@@ -209,8 +217,8 @@ class TestBfloat16Parameters:
             return np.abs(np.asarray(state.params[name]["scale"][...], np.float32) - before).max()
 
         # A layer norm's weights are 1, where bfloat16's step is 1/128: 1e-4 vanishes each time.
-        assert moved(*self.train(150, optim__master_weights=False), "ln_f") == 0
-        assert moved(*self.train(150), "ln_f") > 1 / 256
+        assert moved(*self.train(optim__master_weights=False), "ln_f") == 0
+        assert moved(*self.train(), "ln_f") > 1 / 256
 
 
 def test_horizon_is_max_iters_unless_said_otherwise():
