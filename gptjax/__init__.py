@@ -4,7 +4,7 @@ import time
 
 from gptjax.system import versions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The clock of a run's ledger starts here: what a command imports first. (The operating system's
 # start of the process may be that of a shell which worked for minutes before it became us.)

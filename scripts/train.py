@@ -4,7 +4,6 @@ from pathlib import Path
 
 from gptjax.config import config_file
 from gptjax.config.config import validate_together
-from gptjax.run import directory
 from gptjax.system import command
 
 
@@ -16,6 +15,8 @@ def main(argv: list[str]) -> int:
     if not arguments.config:
         flags.error("--config is missing; for example: --config configs/shakespeare_char.py")
     config = config_file.load_config(arguments.config, overrides)
+    from gptjax.run import directory
+
     if not directory.has_checkpoints(Path(config.out_dir)):  # Else resume.py adds the run's knobs.
         validate_together(config)
     from gptjax.train import train  # JAX is imported only once flags and config are good

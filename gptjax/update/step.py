@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -89,27 +90,33 @@ def train_step(
         logits_BTV = nnx.merge(graph, params)(x_BT, rngs=rngs)
         return next_token_losses(logits_BTV, y_BT).mean()
 
-    def add_micro_batch(total, inputs):
-        loss, grads = jax.value_and_grad(loss_of)(state.params, *inputs)
-        return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, (loss, grads)), None
-
-    n_micro = x_ABT.shape[0]
-    if n_micro == 1:
-        loss, grads = jax.value_and_grad(loss_of)(state.params, x_ABT[0], y_ABT[0], 0)
-    else:
-        wide = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)),
-            state.params,
-        )
-        zero = jnp.zeros((), jnp.promote_types(jnp.result_type(*jax.tree.leaves(wide)), "float32"))
-        total, _ = jax.lax.scan(add_micro_batch, (zero, wide), (x_ABT, y_ABT, jnp.arange(n_micro)))
-        loss, grads = jax.tree.map(lambda leaf: leaf / n_micro, total)
+    loss, grads = _mean_over_micro_batches(jax.value_and_grad(loss_of), state.params, x_ABT, y_ABT)
     grad_norm = optim.wide_norm(grads)
     with jax.named_scope("optimizer"):
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
     new_state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     return new_state, {"loss": loss, "grad_norm": grad_norm}
+
+
+def _mean_over_micro_batches(
+    loss_and_grads: Callable[..., Any], params: nnx.State, x_ABT: jax.Array, y_ABT: jax.Array
+) -> Any:
+    """The mean of `loss_and_grads(params, x_BT, y_BT, micro)`, added up in float32 at least."""
+    n_micro = x_ABT.shape[0]
+    if n_micro == 1:
+        return loss_and_grads(params, x_ABT[0], y_ABT[0], 0)
+
+    def add(total, inputs):
+        found = loss_and_grads(params, *inputs)
+        return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, found), None
+
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)), params
+    )
+    zero = jnp.zeros((), jnp.promote_types(jnp.result_type(*jax.tree.leaves(zeros)), "float32"))
+    total, _ = jax.lax.scan(add, (zero, zeros), (x_ABT, y_ABT, jnp.arange(n_micro)))
+    return jax.tree.map(lambda leaf: leaf / n_micro, total)
 
 
 def train_steps(

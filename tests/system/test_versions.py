@@ -1,5 +1,6 @@
 """Which versions of JAX and its companions are let in, and what is said of the others."""
 
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import gptjax
 from gptjax.system import versions
 from gptjax.system.errors import UserError
 
@@ -44,6 +46,29 @@ def test_the_table_is_pyprojects():
     for name, (first, below) in versions.SUPPORTED.items():
         if name != "jaxlib":  # comes with jax
             assert asked[name] == f"{name}>={first},<{below}"
+
+
+def test_the_version_is_pyprojects_and_has_its_changes_told():
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    assert project["project"]["version"] == gptjax.__version__
+    assert f"## {gptjax.__version__}" in (root / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("script", ["train", "sample", "evaluate", "doctor"])
+def test_a_system_without_fcntl_is_told_in_one_line(tmp_path, script):
+    """Windows has none; the script runs as from a shell, with the module hidden."""
+    path = Path(__file__).parents[2] / "scripts" / f"{script}.py"
+    code = (
+        "import runpy, sys; sys.modules['fcntl'] = None; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    flags = {"train": ["--config", "x.py"], "doctor": []}.get(script, ["--out_dir", "x"])
+    command = [sys.executable, "-c", code, str(path), *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    line = "gptjax: error: platform: linux; gptjax needs Linux or macOS. On Windows run it in WSL2."
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", line + "\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_installed_here_is_let_in():
