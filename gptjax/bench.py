@@ -64,23 +64,32 @@ def bench(
     setup = Setup(config, peer_config, given, other, pairs)
     if what == "step":
         figures = time_updates(setup, bytes_used_before=bytes_used)
+        print_updates(figures)
     elif what == "profile":
         figures = profile_updates(Stepper(config))
+        profile.print_table(figures["op_groups"])
     elif what == "run":
         figures = whole_runs.time_runs(setup, target=target)
+        whole_runs.print_runs(figures)
     elif what == "sample":
         figures = whole_runs.time_sampling(setup)
+        whole_runs.print_sampling(figures)
     elif what == "start":
         figures = whole_runs.time_starts(setup)
+        print_comparison(figures)
     else:
-        figures = measure_scaling(config, pairs=pairs, plot=plot)
+        points = measure_scaling(config, pairs=pairs)
+        scaling.print_table(points)
+        if plot:
+            scaling.plot(points, plot)
+        figures = {"points": [dataclasses.asdict(point) for point in points]}
     if json:
         results = {"what": what, "arguments": given, **figures, "machine": machine()}
         files.write_atomically(Path(json), files.pretty_json(results))
 
 
 def time_updates(setup: Setup, *, bytes_used_before: int) -> dict[str, Any]:
-    """Prints and returns the time of an update, in turns with nanoGPT's; alone, where it goes.
+    """The time of an update, in turns with nanoGPT's; alone, on a CPU, where it goes as well.
 
     `bytes_used_before` are those of a GPU's memory before this process took any.
     """
@@ -117,35 +126,35 @@ def time_updates(setup: Setup, *, bytes_used_before: int) -> dict[str, Any]:
         "mfu": stepper.mfu(seconds),
         "peak": dataclasses.asdict(peak),
     }
-    print_comparison(figures)
-    print(
-        f"gptjax: {figures['tokens_per_s']:,.0f} tokens/s, MFU {100 * figures['mfu']:.1f} % of "
-        f"{peak.flops_per_s / 1e9:.0f} GFLOP/s ({peak.source})"
-    )
     if not other and not is_on_gpu:
         figures |= profile_updates(stepper)
     return figures
 
 
+def print_updates(figures: dict[str, Any]) -> None:
+    """Prints what `time_updates` returned."""
+    print_comparison(figures)
+    peak = figures["peak"]
+    print(
+        f"gptjax: {figures['tokens_per_s']:,.0f} tokens/s, MFU {100 * figures['mfu']:.1f} % of "
+        f"{peak['flops_per_s'] / 1e9:.0f} GFLOP/s ({peak['source']})"
+    )
+    if "op_groups" in figures:
+        profile.print_table(figures["op_groups"])
+
+
 def profile_updates(stepper: Stepper) -> dict[str, Any]:
-    """Prints and returns where an update's time goes."""
-    groups = profile.profile(stepper.program, stepper.n_updates)
-    profile.print_table(groups)
-    return {"op_groups": groups}
+    """Where an update's time goes."""
+    return {"op_groups": profile.profile(stepper.program, stepper.n_updates)}
 
 
-def measure_scaling(
-    config: ml_collections.ConfigDict, *, pairs: int, plot: str | None
-) -> dict[str, Any]:
-    """Prints and returns how the cost of an update grows; draws it too, if `plot` names a file."""
+def measure_scaling(config: ml_collections.ConfigDict, *, pairs: int) -> list[scaling.Point]:
+    """How the cost of an update grows; says each point on stderr as it is measured."""
     points = []
     for point in scaling.measure(config, n_pairs=pairs):
         points.append(point)
         print(f"{point.axis} {point.size}: {1e3 * point.seconds:.1f} ms", file=sys.stderr)
-    scaling.print_table(points)
-    if plot:
-        scaling.plot(points, plot)
-    return {"points": [dataclasses.asdict(point) for point in points]}
+    return points
 
 
 def machine() -> dict[str, Any]:

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gptjax.explain.series import AXES, Series
 from gptjax.system.errors import UserError
+
+
+def pyplot_for(flag: str, path: object) -> Any:
+    """matplotlib's pyplot, drawing into files; raises UserError where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError(
+            flag, path, "needs matplotlib", 'Install it: pip install -e ".[plot]".'
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def draw_losses(
@@ -19,15 +34,7 @@ def draw_losses(
     Raises:
       UserError: if matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError(
-            "--png", path, "needs matplotlib", 'Install it: pip install -e ".[plot]".'
-        ) from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = pyplot_for("--png", path)
     figure, panel = pyplot.subplots(figsize=(8, 4.5))
     for each in series:
         # The evaluation before the first update has no place on a logarithmic axis.

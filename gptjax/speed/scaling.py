@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gptjax.config.config import set_knob, validate
+from gptjax.explain.plots import pyplot_for
 from gptjax.speed.stepper import Stepper
-from gptjax.system.errors import UserError
 
 # What one axis at a time is multiplied by.
 _FACTORS = (1, 2, 4)
@@ -132,15 +132,7 @@ def plot(points: list[Point], path: str) -> None:
     Raises:
       UserError: if matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError(
-            "--plot", path, "needs matplotlib", 'Install it: pip install "gptjax[plot]".'
-        ) from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = pyplot_for("--plot", path)
     axes = list(dict.fromkeys(point.axis for point in points))
     figure, panels = pyplot.subplots(
         1, len(axes), figsize=(3 * len(axes), 3), sharey=True, squeeze=False

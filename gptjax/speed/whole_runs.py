@@ -1,6 +1,6 @@
 """Whole processes, timed from outside: runs, sampling, start-up; alone and in turns with nanoGPT.
 
-Each function prints its tables and returns the figures, ready for JSON.
+What is measured comes back ready for JSON; what prints it stands beside it.
 """
 
 from __future__ import annotations
@@ -30,20 +30,27 @@ def time_runs(setup: Setup, *, target: float) -> dict[str, Any]:
             if setup.nanogpt:
                 theirs.append(setup.nanogpt.train(setup.peer_config, f"{folder}/nanogpt"))
     results = comparison(_sides(ours, theirs), "s, whole process")
-    print_comparison(results)
     results["runs"] = {}
     for name, runs in (("gptjax", ours), ("nanoGPT", theirs)):
-        if not runs:
-            continue
-        vals = [each.evaluations()[-1][2] for each in runs]
-        print(f"{name}: val {statistics.fmean(vals):.4f} at the end, mean of {vals}")
-        best = [min(val for _, _, val in each.evaluations()) for each in runs]
-        results["runs"][name] = {"val": vals, "best": best}
-        if target:
+        if runs:
+            results["runs"][name] = {
+                "val": [each.evaluations()[-1][2] for each in runs],
+                "best": [min(val for _, _, val in each.evaluations()) for each in runs],
+            }
+        if runs and target:
             reached = [_seconds_to(each, target) for each in runs]
-            print(f"{name}: val ≤ {target} after {reached} s")
-            results["runs"][name]["seconds_to_target"] = reached
+            results["runs"][name] |= {"target": target, "seconds_to_target": reached}
     return results
+
+
+def print_runs(figures: dict[str, Any]) -> None:
+    """Prints what `time_runs` returned."""
+    print_comparison(figures)
+    for name, runs in figures["runs"].items():
+        vals = runs["val"]
+        print(f"{name}: val {statistics.fmean(vals):.4f} at the end, mean of {vals}")
+        if "target" in runs:
+            print(f"{name}: val ≤ {runs['target']} after {runs['seconds_to_target']} s")
 
 
 def time_sampling(setup: Setup) -> dict[str, Any]:
@@ -76,15 +83,19 @@ def time_sampling(setup: Setup) -> dict[str, Any]:
             Side(side.name, [a - b for a, b in zip(side.values, start, strict=True)])
             for side, start in zip(whole, (starts[stride], starts["nanoGPT"]), strict=False)
         ]
-        found = {
+        results[f"stride_{stride}"] = {
             "whole": comparison(whole, "s, 10 x 500 characters"),
             "without_start_up": comparison(alone, "s, start-up taken off"),
         }
-        print(f"--stride {stride}")
+    return results
+
+
+def print_sampling(figures: dict[str, Any]) -> None:
+    """Prints what `time_sampling` returned."""
+    for name, found in figures.items():
+        print(f"--stride {name.removeprefix('stride_')}")
         for each in found.values():
             print_comparison(each)
-        results[f"stride_{stride}"] = found
-    return results
 
 
 def time_starts(setup: Setup) -> dict[str, Any]:
@@ -113,9 +124,7 @@ def time_starts(setup: Setup) -> dict[str, Any]:
     ]
     if theirs:
         sides.insert(1, Side("nanoGPT", [first_update(each) for each in theirs]))
-    results = comparison(sides, "s to the first update")
-    print_comparison(results)
-    return results
+    return comparison(sides, "s to the first update")
 
 
 def _seconds_to(run: Finished, target: float) -> float | None:

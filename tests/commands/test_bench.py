@@ -399,7 +399,7 @@ class TestGrowth:
 
     def test_without_matplotlib_it_says_what_to_install(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib", None)
-        with pytest.raises(UserError, match=r"needs matplotlib.*gptjax\[plot\]"):
+        with pytest.raises(UserError, match=r"needs matplotlib.*\[plot\]"):
             scaling.plot([], str(tmp_path / "growth.png"))
 
 

@@ -144,10 +144,15 @@ ALL_COMMANDS = [command for page in PAGES for command in commands(page)]
 def flags_of(script: str) -> dict[str, list[str] | None]:
     """The flags of a script, each with its choices where they are given."""
     found: dict[str, list[str] | None] = {"--help": None}
+    named: dict[str, ast.expr] = {}
     for node in ast.walk(ast.parse((ROOT / script).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            named[node.targets[0].id] = node.value
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
             given = {keyword.arg: keyword.value for keyword in node.keywords}
             choices = given.get("choices")
+            if isinstance(choices, ast.Name):
+                choices = named[choices.id]
             for name in map(ast.literal_eval, node.args):
                 found[name] = list(ast.literal_eval(choices)) if choices is not None else None
     return found
