@@ -3,9 +3,9 @@
 `JAX_PLATFORMS=cuda pytest -m cuda -n 0` runs those that need an NVIDIA GPU there, `pytest -m quick`
 those for the moment before a commit.
 
-XLA optimizes little here, since the suite compiles more than it computes; so it does in the
-commands that forked.py starts for the default tests. GPTJAX_TEST_OPTIMIZED=1 tests what users run.
-The slow tests' commands, and all that are started as from a shell, are compiled as for users.
+XLA optimizes little here, since the suite compiles more than it computes; so it does in most of the
+commands that the default tests start. GPTJAX_TEST_OPTIMIZED=1 tests what users run, and so do the
+commands of the slow tests.
 """
 
 import os

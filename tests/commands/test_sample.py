@@ -8,6 +8,7 @@ import forked
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 import tiny
 
 from gptjax import sample
@@ -16,7 +17,6 @@ from gptjax.run import reader
 from gptjax.run.metadata import model_config
 from gptjax.run.runlog import read_records
 from gptjax.system.command import printable
-from gptjax.train import train
 from gptjax.update import step
 
 
@@ -28,8 +28,7 @@ def out_dir(tmp_path_factory):
     text.write_text(tiny.TEXT + "é" * 40)
     config = tiny.config(train__max_iters=20, eval__max_tokens=0)
     set_knob(config, "data.source", f"text:{text}")
-    set_knob(config, "out_dir", str(folder / "run"))
-    assert train(config, []) == 0
+    assert runs.start(config, folder / "run") == 0
     moved = tmp_path_factory.mktemp("elsewhere") / "moved"
     shutil.move(folder / "run", moved)
     text.unlink()

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 
+import compiling
 import faults
 import forked
 import jax
@@ -548,8 +549,9 @@ def test_p11_a_second_writer_is_refused(commands, tmp_path):
     """The first is a process as from a shell, and Ctrl-C ends it as it does there."""
     out_dir = tmp_path / "run"
     script = [sys.executable, forked.SCRIPTS / "train.py", *commands.arguments(out_dir, ENDLESS)]
+    environment = compiling.environment() | commands.environment
     first = subprocess.Popen(
-        script, env=commands.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        script, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     try:
         wait_until(lambda: committed(out_dir) >= 8)

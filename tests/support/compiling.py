@@ -13,8 +13,7 @@ LITTLE = (
 
 _OPTIMIZED = bool(os.environ.get("GPTJAX_TEST_OPTIMIZED"))
 
-# What forked.Command adds to the environment of a command; conftest.py decides.
-flags_of_commands = ""
+_of_commands = ""
 
 
 def flags_here() -> str:
@@ -23,6 +22,14 @@ def flags_here() -> str:
 
 
 def decide_for_commands(marks: str) -> None:
-    """The default tests' commands are compiled as this process is, the slow ones' as for users."""
-    global flags_of_commands
-    flags_of_commands = flags_here() if "not slow" in marks else ""
+    """The default tests' commands are compiled as this process is, the slow ones' as for users.
+
+    `marks` is what pytest's -m says.
+    """
+    global _of_commands
+    _of_commands = flags_here() if "not slow" in marks else ""
+
+
+def environment() -> dict[str, str]:
+    """What is added to the environment of a command that a test starts."""
+    return {"XLA_FLAGS": _of_commands} if _of_commands else {}

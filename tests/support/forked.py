@@ -44,8 +44,7 @@ class Command:
         self._start = time.monotonic()
         self.stdout, self.stderr = Path(folder, "stdout"), Path(folder, "stderr")
         environment = dict(os.environ) if environment is None else environment
-        if compiling.flags_of_commands:
-            environment = {"XLA_FLAGS": compiling.flags_of_commands, **environment}
+        environment = compiling.environment() | environment
         self._process = _SERVER.Process(
             target=_run,
             args=(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compiling
 import jax
 import pytest
 import tiny
@@ -34,7 +35,7 @@ def train(folder, name, *, says="", **environment):
     }
     done = subprocess.run(
         [*command, f"--config.out_dir={out_dir}"],
-        env={**inherited, **environment},
+        env={**compiling.environment(), **inherited, **environment},
         capture_output=True,
         text=True,
     )
@@ -47,7 +48,9 @@ def kept(folder):
     return sorted(path.name for path in folder.rglob("compiled/*/*-cache"))
 
 
-def test_the_second_process_compiles_nothing_and_computes_the_same(tmp_path):
+# Compiled with little optimization by default, and in the slow tests as for users.
+@pytest.mark.parametrize("form", ["quick", pytest.param("for users", marks=pytest.mark.slow)])
+def test_the_second_process_compiles_nothing_and_computes_the_same(tmp_path, form):
     home = tmp_path / "cache"
     cold = train(tmp_path, "cold", GPTJAX_CACHE_DIR=str(home))
     programs = kept(home)

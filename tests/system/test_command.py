@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import compiling
 import pytest
 
 from gptjax.config.knobs import KNOBS
@@ -302,7 +303,7 @@ class TestWithoutHome:
             name: value
             for name, value in ENVIRONMENT.items()
             if name not in ("HOME", "XDG_CACHE_HOME")
-        }
+        } | compiling.environment()
         (tmp_path / "text.txt").write_text("abc def\nghi" * 20)
         (tmp_path / "tiny.py").write_text(
             "from gptjax.config import default_config\n"
