@@ -9,6 +9,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import compiling
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -288,7 +289,8 @@ def test_whole_processes_in_turns(what, settings, checkout, tmp_path):
     # Only whole runs differ from one pair to the next, by their seed.
     command += ["--nanogpt", checkout, "--pairs", "2" if what == "run" else "1", "--target", "9"]
     command += ["--json", tmp_path / "figures.json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    environment = {**os.environ, "XLA_FLAGS": compiling.flags_here()}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     if what == "run":

@@ -2,6 +2,7 @@
 
 import time
 
+import compiling
 import pytest
 
 from gptjax import gpu_bench
@@ -105,8 +106,9 @@ def test_figures_in_words():
 
 
 @pytest.mark.slow
-def test_a_smoke_test_measures_all_but_what_a_cpu_cannot(tmp_path):
+def test_a_smoke_test_measures_all_but_what_a_cpu_cannot(tmp_path, monkeypatch):
     """Every kind of command that is run on a card is run here, with small models."""
+    monkeypatch.setenv("XLA_FLAGS", compiling.flags_here())  # What is measured is of no interest.
     names = ("doctor", "laptop_step", "cpu_vs_gpu", "gpt2_run")
     parts = [part for part in gpu_parts.PARTS if part.name in names]
     lines = measured(tmp_path, *parts, smoke_test=True)
