@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gptjax.explain.series import AXES, Series
 from gptjax.system.errors import UserError
 
@@ -22,6 +24,17 @@ def pyplot_for(flag: str, path: object) -> Any:
     from matplotlib import pyplot
 
     return pyplot
+
+
+# Logged updates that a point of the dotted line is the mean of: each is one batch's loss.
+_SMOOTHED = 10
+
+
+def _running_mean(loss_U: np.ndarray) -> np.ndarray:
+    """The mean of each few losses in a row; empty if there are fewer."""
+    if len(loss_U) < _SMOOTHED:
+        return loss_U[:0]
+    return np.convolve(loss_U, np.full(_SMOOTHED, 1 / _SMOOTHED), "valid")
 
 
 def draw_losses(
@@ -44,6 +57,9 @@ def draw_losses(
         x, val, sem = each.x[over][is_drawn], each.val_E[is_drawn], each.sem_E[is_drawn]
         (line,) = panel.plot(x, val, "o-", markersize=3)
         panel.fill_between(x, val - sem, val + sem, color=line.get_color(), alpha=0.25, lw=0)
+        smooth = _running_mean(each.loss_U)
+        x_smooth = each.update_x[over][len(each.loss_U) - len(smooth) :]
+        panel.plot(x_smooth, smooth, ":", color=line.get_color(), lw=1)
         best = each.best
         panel.plot(each.x[over][best], each.val_E[best], "*", color=line.get_color(), ms=11)
         panel.annotate(
@@ -52,8 +68,9 @@ def draw_losses(
             textcoords="offset points",
             xytext=(8, 4),
             color=line.get_color(),
+            bbox=dict(facecolor="white", edgecolor="none", alpha=0.8, pad=1),
         )
-    left, right = panel.get_xlim()
+    _, right = panel.get_xlim()
     for label, loss in marks.items():
         panel.axhline(loss, color="gray", lw=1, ls="--")
         panel.annotate(
@@ -66,10 +83,11 @@ def draw_losses(
             fontsize=9,
         )
     panel.set_xscale("log")
+    left = min(each.x[over][each.x["updates"] > 0].min() for each in series)
     # Room for the labels at the ends of the curves.
-    panel.set_xlim(max(left, 1.0) if over == "seconds" else None, right * 2.2)
+    panel.set_xlim(left / 2, right * 8)
     panel.set_xlabel(AXES[over])
-    panel.set_ylabel("val loss, nats per token")
+    panel.set_ylabel("loss, nats per token (val; dotted: training batches)")
     panel.grid(alpha=0.2)
     figure.tight_layout()
     figure.savefig(path, dpi=120)

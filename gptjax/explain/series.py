@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,18 +22,21 @@ AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A run's evaluations, axis E.
+    """A run's evaluations, axis E, and its logged updates, axis U.
 
     Attributes:
       label: what the run is called.
-      x: for each of AXES, where the evaluations stand.
+      x, update_x: for each of AXES, where the evaluations and the updates stand.
       val_E, sem_E: val's loss, nats per token, and its standard error.
+      loss_U: the loss of single updates' batches.
     """
 
     label: str
     x: dict[str, np.ndarray]
     val_E: np.ndarray
     sem_E: np.ndarray
+    update_x: dict[str, np.ndarray]
+    loss_U: np.ndarray
 
     @property
     def best(self) -> int:
@@ -55,20 +59,24 @@ def read_series(run: str) -> Series:
     evaluations = [r for r in records if r["kind"] == "eval" and r.get("val_loss") is not None]
     if not evaluations:
         raise UserError("run", path, "has no evaluation yet")
-    updates_E = np.array([record["step"] for record in evaluations], np.float64)
-    trained = [record for record in records if record["kind"] == "train"]
+    trained = [r for r in records if r["kind"] == "train" and r.get("loss") is not None]
     tokens, flops = (
         trained[-1][name] / trained[-1]["step"] if trained else 0.0
         for name in ("tokens_seen", "flops_total")
     )
+
+    def places(told: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        updates = np.array([record["step"] for record in told], np.float64)
+        seconds = np.array([record["seconds"] for record in told], np.float64)
+        return dict(
+            seconds=seconds, updates=updates, tokens=updates * tokens, flops=updates * flops
+        )
+
     return Series(
         label=label if equals else path.resolve().name,
-        x={
-            "seconds": np.array([record["seconds"] for record in evaluations], np.float64),
-            "updates": updates_E,
-            "tokens": updates_E * tokens,
-            "flops": updates_E * flops,
-        },
+        x=places(evaluations),
+        update_x=places(trained),
+        loss_U=np.array([record["loss"] for record in trained], np.float64),
         val_E=np.array([record["val_loss"] for record in evaluations], np.float64),
         sem_E=np.array([record.get("val_sem") or 0.0 for record in evaluations], np.float64),
     )
