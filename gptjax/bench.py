@@ -16,6 +16,7 @@ import jax
 import ml_collections
 
 from gptjax.device import devices, memory
+from gptjax.explain.plots import pyplot_for
 from gptjax.speed import profile, scaling, whole_runs
 from gptjax.speed.comparison import Setup, Side, comparison, print_comparison
 from gptjax.speed.nanogpt import NanoGPT, Stepping
@@ -51,6 +52,8 @@ def bench(
         raise UserError("--pairs", pairs, "must be ≥ 1")
     for flag, path in (("--json", json), ("--plot", plot)):
         files.check_folder_of(flag, path)
+    if plot:
+        pyplot_for("--plot", plot)
     cache.keep_compiled_programs()
     if what == "profile":
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {profile.WITHOUT_GRAPHS}"
@@ -63,10 +66,15 @@ def bench(
         other.check(peer_config)
     setup = Setup(config, peer_config, given, other, pairs)
     if what == "step":
-        figures = time_updates(setup, bytes_used_before=bytes_used)
+        stepper = Stepper(config)
+        figures = time_updates(setup, stepper, bytes_used_before=bytes_used)
         print_updates(figures)
+        if not other and jax.default_backend() == "cpu":
+            figures["op_groups"] = profile.profile(stepper.program, stepper.n_updates)
+            profile.print_table(figures["op_groups"])
     elif what == "profile":
-        figures = profile_updates(Stepper(config))
+        stepper = Stepper(config)
+        figures = {"op_groups": profile.profile(stepper.program, stepper.n_updates)}
         profile.print_table(figures["op_groups"])
     elif what == "run":
         figures = whole_runs.time_runs(setup, target=target)
@@ -88,12 +96,11 @@ def bench(
         files.write_atomically(Path(json), files.pretty_json(results))
 
 
-def time_updates(setup: Setup, *, bytes_used_before: int) -> dict[str, Any]:
-    """The time of an update, in turns with nanoGPT's; alone, on a CPU, where it goes as well.
+def time_updates(setup: Setup, stepper: Stepper, *, bytes_used_before: int) -> dict[str, Any]:
+    """The time of an update, in turns with nanoGPT's.
 
     `bytes_used_before` are those of a GPU's memory before this process took any.
     """
-    stepper = Stepper(setup.config)
     is_on_gpu = jax.default_backend() != "cpu"
     bytes_used = gpu_bytes_used() if is_on_gpu else 0
     ours: list[float] = []
@@ -126,8 +133,6 @@ def time_updates(setup: Setup, *, bytes_used_before: int) -> dict[str, Any]:
         "mfu": stepper.mfu(seconds),
         "peak": dataclasses.asdict(peak),
     }
-    if not other and not is_on_gpu:
-        figures |= profile_updates(stepper)
     return figures
 
 
@@ -139,13 +144,6 @@ def print_updates(figures: dict[str, Any]) -> None:
         f"gptjax: {figures['tokens_per_s']:,.0f} tokens/s, MFU {100 * figures['mfu']:.1f} % of "
         f"{peak['flops_per_s'] / 1e9:.0f} GFLOP/s ({peak['source']})"
     )
-    if "op_groups" in figures:
-        profile.print_table(figures["op_groups"])
-
-
-def profile_updates(stepper: Stepper) -> dict[str, Any]:
-    """Where an update's time goes."""
-    return {"op_groups": profile.profile(stepper.program, stepper.n_updates)}
 
 
 def measure_scaling(config: ml_collections.ConfigDict, *, pairs: int) -> list[scaling.Point]:

@@ -60,10 +60,10 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
     available_devices()  # Asked for here, a backend that is missing is a clear error.
     found = read_checkpoint(out_dir, step)
     ids = read_val_ids(Path(out_dir), found.meta["val_sha256"])
-    print_evaluation(out_dir, evaluation(found, ids, context=context))
+    print_evaluation(out_dir, measure_loss(found, ids, context=context))
 
 
-def evaluation(found: Checkpoint, ids: np.ndarray, *, context: int) -> Evaluation:
+def measure_loss(found: Checkpoint, ids: np.ndarray, *, context: int) -> Evaluation:
     """The loss of a checkpoint on a whole split, in windows of `context` tokens (0: block_size)."""
     model, device = model_config(found.meta), jax.devices()[0]
     if not 0 <= context <= model.block_size:

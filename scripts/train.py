@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
     config = config_file.load_config(arguments.config, overrides)
     from gptjax.run import directory
 
-    if not directory.has_checkpoints(Path(config.out_dir)):  # Else resume.py adds the run's knobs.
+    if not directory.has_checkpoints(Path(config.out_dir)):  # Told before JAX is imported.
         validate_together(config)
     from gptjax.train import train  # JAX is imported only once flags and config are good
 

@@ -31,7 +31,7 @@ vars(gptjax.config).update(default_config=default_config, set_knob=set_knob)
 def load_config(path: str, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:
     """The config of a file with the command line's overrides applied; each knob keeps its own rule.
 
-    Rules between knobs are checked by run/resume.py: a run that goes on has some of its knobs from
+    Rules between knobs are the command's to check: a run that goes on has some of its knobs from
     its checkpoint.
 
     Raises:

@@ -20,6 +20,7 @@ AMPERE = (8, 0)
 # What JAX by itself takes of a GPU's memory when it starts.
 GPU_MEMORY = 0.75
 _MEMORY_VARIABLES = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+_SET_BY_USERS = (*_MEMORY_VARIABLES, "XLA_CLIENT_MEM_FRACTION")
 
 
 def available_devices(
@@ -89,7 +90,7 @@ def _memory_shared(gpu_memory: float) -> Iterator[None]:
     It reads that from the environment, which processes started later are to find as it was.
     """
     variables = {}
-    if gpu_memory != GPU_MEMORY and not any(name in os.environ for name in _MEMORY_VARIABLES):
+    if gpu_memory != GPU_MEMORY and not any(name in os.environ for name in _SET_BY_USERS):
         preallocate, fraction = _MEMORY_VARIABLES
         variables = {fraction: str(gpu_memory)} if gpu_memory else {preallocate: "false"}
     os.environ.update(variables)

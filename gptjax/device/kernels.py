@@ -126,10 +126,10 @@ def _trial(n_tokens: int, width: int, device: jax.Device) -> str:
         return np.asarray(jax.jit(jax.value_and_grad(total))(parts)[1][:3], np.float32)
 
     try:
-        fused, plain = gradients(attention.cudnn_attention), gradients(attention.xla_attention)
+        cudnn, xla = gradients(attention.cudnn_attention), gradients(attention.xla_attention)
     except Exception as error:  # Whatever it is, there is another kernel.
         return f"the fused kernel fails here ({' '.join(str(error).split())[:120]})"
-    apart = np.abs(fused - plain).max() / np.abs(plain).max()
+    apart = np.abs(cudnn - xla).max() / np.abs(xla).max()
     if not apart < _BFLOAT16_TOLERANCE:  # NaN as well
         return f"the fused kernel's gradients are off by {apart:.2g} of the largest"
     return ""

@@ -10,6 +10,7 @@ import numpy as np
 
 from gptjax.explain.series import AXES, Series
 from gptjax.system.errors import UserError
+from gptjax.system.files import write_errors
 
 
 def pyplot_for(flag: str, path: object) -> Any:
@@ -51,9 +52,7 @@ def draw_losses(
     figure, panel = pyplot.subplots(figsize=(8, 4.5))
     for each in series:
         # The evaluation before the first update has no place on a logarithmic axis.
-        is_drawn = each.x[over] > 0
-        if over == "seconds":
-            is_drawn &= each.x["updates"] > 0
+        is_drawn = each.x["updates"] > 0
         x, val, sem = each.x[over][is_drawn], each.val_E[is_drawn], each.sem_E[is_drawn]
         (line,) = panel.plot(x, val, "o-", markersize=3)
         panel.fill_between(x, val - sem, val + sem, color=line.get_color(), alpha=0.25, lw=0)
@@ -90,5 +89,6 @@ def draw_losses(
     panel.set_ylabel("loss, nats per token (val; dotted: training batches)")
     panel.grid(alpha=0.2)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    with write_errors(path):
+        figure.savefig(path, dpi=120)
     pyplot.close(figure)

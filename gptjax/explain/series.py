@@ -40,8 +40,9 @@ class Series:
 
     @property
     def best(self) -> int:
-        """The index of the lowest loss."""
-        return int(np.argmin(self.val_E))
+        """The index of the lowest loss after an update."""
+        is_trained = self.x["updates"] > 0
+        return int(np.argmin(np.where(is_trained, self.val_E, np.inf)))
 
 
 def read_series(run: str) -> Series:
@@ -59,15 +60,17 @@ def read_series(run: str) -> Series:
     evaluations = [r for r in records if r["kind"] == "eval" and r.get("val_loss") is not None]
     if not evaluations:
         raise UserError("run", path, "has no evaluation yet")
-    trained = [r for r in records if r["kind"] == "train" and r.get("loss") is not None]
+    trained = [record for record in records if record["kind"] == "train"]
+    if not trained or evaluations[-1]["step"] == 0:
+        raise UserError("run", path, "has no evaluation after an update yet")
     tokens, flops = (
-        trained[-1][name] / trained[-1]["step"] if trained else 0.0
-        for name in ("tokens_seen", "flops_total")
+        trained[-1][name] / trained[-1]["step"] for name in ("tokens_seen", "flops_total")
     )
+    told = [record for record in trained if record["loss"] is not None]
 
-    def places(told: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        updates = np.array([record["step"] for record in told], np.float64)
-        seconds = np.array([record["seconds"] for record in told], np.float64)
+    def places(records: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        updates = np.array([record["step"] for record in records], np.float64)
+        seconds = np.array([record["seconds"] for record in records], np.float64)
         return dict(
             seconds=seconds, updates=updates, tokens=updates * tokens, flops=updates * flops
         )
@@ -75,8 +78,8 @@ def read_series(run: str) -> Series:
     return Series(
         label=label if equals else path.resolve().name,
         x=places(evaluations),
-        update_x=places(trained),
-        loss_U=np.array([record["loss"] for record in trained], np.float64),
+        update_x=places(told),
+        loss_U=np.array([record["loss"] for record in told], np.float64),
         val_E=np.array([record["val_loss"] for record in evaluations], np.float64),
         sem_E=np.array([record.get("val_sem") or 0.0 for record in evaluations], np.float64),
     )

@@ -245,5 +245,6 @@ class Checkpoints:
         if free_bytes < needed_bytes:
             raise RunError(
                 f"step {step} could not be saved: it needs {needed_bytes:,} bytes, and "
-                f"{free_bytes:,} are free in {self._dir}; make room, then the same command goes on"
+                f"{free_bytes:,} are free in {self._dir}; "
+                "make room, then run the same command to resume"
             )

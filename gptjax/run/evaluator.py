@@ -47,6 +47,7 @@ def windows_by_split(
     """The windows that config.eval asks for at a step: first tokens, int32, of each split.
 
     `n_tokens` are the splits' lengths. A sweep looks at as many tokens of one split as of another.
+    (evaluate.py and replay.py sweep val alone, whatever config.eval says: batches.sweep_offsets.)
     """
     block_size, evaluation = config.model.block_size, config.eval
     if evaluation.mode == "random":

@@ -22,11 +22,12 @@ VAL_TOKENS = "val_tokens.npy"
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """A corpus under its true name, what turns it into tokens, and the tokens of both splits."""
+    """A corpus under its true name, what turns it into tokens, both splits, and val's digest."""
 
     corpus: AnyCorpus
     tokenizer: Tokenizer
     splits: Splits
+    val_sha256: str
 
     @property
     def n_tokens(self) -> dict[str, int]:
@@ -70,7 +71,7 @@ def read_inputs(
     tokenizer = stored_tokenizer(checkpoint.meta) if checkpoint else corpus.tokenizer(found)
     splits = corpus.split(found, tokenizer, data)
     corpus.check_lengths(splits, config.model.block_size)
-    return Inputs(found, tokenizer, splits)
+    return Inputs(found, tokenizer, splits, batches.sha256(splits.val))
 
 
 def read_val_ids(run_dir: Path, sha256: str) -> np.ndarray:

@@ -88,7 +88,7 @@ class CompiledTrainer:
         self.n_tokens = config.train.batch_size * config.model.block_size
         self.max_updates_per_call, self.n_micro = max_updates_per_call(config), n_micro
         self.attention = kernels.choose_attention(model, devices[0])
-        # Where dropout is on, the model attends by XLA's whatever it is told.
+        # Where dropout is on, the model uses XLA's attention all the same.
         model = kernels.with_attention(model, self.attention.evaluations, devices[0])
         graph, tx = step.model_graph(model), optim.optimizer(config)
         self._place(inputs, devices, state or _initial_state(model, tx, config.seed))

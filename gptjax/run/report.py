@@ -27,7 +27,7 @@ _LAPTOP_PARAMETERS = 2_000_000
 
 
 def tell_start(plan: ResumePlan, display: Display, machine: Mapping[str, Any]) -> None:
-    """Says what a run goes on from, and what differs from before; nothing of a new run."""
+    """Says what a run goes on from, and what differs from before; says nothing for a new run."""
     if plan.checkpoint is None:
         return
     source = plan.parent["init_from"] if plan.is_fork and plan.parent else ""
@@ -116,13 +116,15 @@ class Report:
         )
         return lines
 
-    def updates(self, n_done: int, metrics_K: Mapping[str, np.ndarray], seconds: float) -> None:
-        """The `train` records due of the last K updates, which took `seconds`, `n_done` in all.
+    def updates(
+        self, n_done: int, metrics_K: Mapping[str, np.ndarray], seconds_each: float
+    ) -> None:
+        """The `train` records due of the last K updates, each of which took `seconds_each`.
 
-        A call's time is spread evenly over its updates; only those with finite metrics are told.
+        With them `n_done` are made in all. A call's time is spread evenly over its updates.
         """
         config, n_updates = self._plan.config, len(metrics_K["loss"])
-        first, end, each = n_done - n_updates, self._ledger.seconds_here("step"), seconds
+        first, end = n_done - n_updates, self._ledger.seconds_here("step")
         due = [
             step
             for step in range(first + 1, n_done + 1)
@@ -130,7 +132,7 @@ class Report:
         ]
         rates = self._program.learning_rates([step - 1 for step in due])
         for step, rate in zip(due, rates, strict=True):
-            seconds_ago = (n_done - step) * each
+            seconds_ago = (n_done - step) * seconds_each
             passed = end - seconds_ago - self._logged_seconds
             record = update_record(
                 step,

@@ -14,7 +14,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 class NewestAndBest(preservation_policy.PreservationPolicy):
     """Preserves the newest `keep` checkpoints and the one with the lowest of `vals`.
 
-    Orbax's own ranking, best_fn, forgets the newest checkpoint for a better one (google/orbax#526),
+    Orbax's own ranking, best_fn or AnyPreservationPolicy([LatestN, BestN]), needs metrics that it
+    writes itself: best_fn forgets the newest checkpoint for a better one (google/orbax#526),
     takes NaN for the best value, and loses the best when its small file of metrics is damaged.
     `vals` holds the finite losses by step and is kept by the owner.
     """

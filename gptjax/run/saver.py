@@ -8,7 +8,6 @@ from typing import Any
 import jax
 
 from gptjax.config.config import flat
-from gptjax.data import batches
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.inputs import Inputs
 from gptjax.run.ledger import Ledger
@@ -45,7 +44,7 @@ class Saver:
             "overrides": plan.overrides,
             "tokenizer": inputs.tokenizer.to_json(),
             "corpus": inputs.to_json(plan.config.data.source),
-            "val_sha256": batches.sha256(inputs.splits.val),
+            "val_sha256": inputs.val_sha256,
             "parent": plan.parent,
             "machine": dict(machine),
         }

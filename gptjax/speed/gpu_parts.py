@@ -160,12 +160,12 @@ def _cpu_vs_gpu(session: GPUSession) -> Iterator[Row]:
     # It fails when one side is wrong, and its figures then matter most.
     with contextlib.suppress(RunError):
         session.script("replay", "--out_dir", str(folder / "start"), *flags)
-    for replica in json.loads(found.read_text())["replicas"][1:]:
-        apart, params = replica["differences"]["loss"], replica["differences"]["params"]
+    for variant in json.loads(found.read_text())["replicas"][1:]:
+        apart, params = variant["differences"]["loss"], variant["differences"]["params"]
         yield Row(
-            f"replayed against cpu: {replica['spec']}",
+            f"replayed against cpu: {variant['spec']}",
             f"update 1 differs by {apart[0]:.1e} nats, update {n_updates} by {apart[-1]:.1e}",
-            f"parameters by {params[-1]:.1e} of their norm {replica['problem']}",
+            f"parameters by {params[-1]:.1e} of their norm {variant['problem']}",
         )
 
 

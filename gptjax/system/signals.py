@@ -4,11 +4,11 @@
 |---|---|---|
 | first, while a command reads, compiles or prints | it is left where it is | 130, 143 |
 | first, while train.py makes updates, evaluates or saves | that ends, the run is saved | 130, 143 |
-| first, after train.py's last update | the run ends as ever | 0 |
+| first, after train.py's last update, while it saves | the run ends as ever | 0 |
 | second | the process ends; what followed the last checkpoint is lost | 130, 143 |
 
 `command.run` watches from a command's start to its end; inside it, train.py's loop notes the first
-signal and asks after it between two dispatches.
+signal and looks for it between two dispatches.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def run_dir(tmp_path):
         tmp_path / "a",
         dict(kind="run"),
         evaluation(0, 2.0, 4.2),
-        dict(kind="train", step=10, tokens_seen=30, flops_total=70.0),
+        dict(kind="train", step=10, loss=2.6, seconds=4.0, tokens_seen=30, flops_total=70.0),
         evaluation(10, 5.0, 2.5, None),
         evaluation(20, 8.0, 2.7),
         evaluation(30, 9.0, None),
@@ -46,6 +46,9 @@ def test_evaluations_stand_at_updates_tokens_flops_and_seconds(run_dir):
     for axis, values in wanted.items():
         np.testing.assert_allclose(series.x[axis], values)
     assert series.best == 1
+    assert series.loss_U == [2.6]
+    places = {axis: float(values[0]) for axis, values in series.update_x.items()}
+    assert places == dict(seconds=4.0, updates=10.0, tokens=30.0, flops=70.0)
     assert read_series(f"laptop={run_dir}").label == "laptop"
 
 
@@ -53,6 +56,10 @@ def test_a_run_without_evaluations_is_refused(tmp_path):
     write_log(tmp_path / "a", dict(kind="run"))
     with pytest.raises(UserError, match="no evaluation yet"):
         read_series(str(tmp_path / "a"))
+    for trained in ([], [dict(kind="train", step=1, loss=1.0, seconds=3.0, tokens_seen=3)]):
+        write_log(tmp_path / "a", evaluation(0, 2.0, 4.2), *trained)
+        with pytest.raises(UserError, match="no evaluation after an update yet"):
+            read_series(str(tmp_path / "a"))
     with pytest.raises(UserError, match="no metrics.jsonl"):
         read_series(str(tmp_path))
 
@@ -79,6 +86,12 @@ def test_the_picture_has_a_curve_and_a_line_for_each_mark(run_dir, tmp_path, ove
     said = " ".join(text.get_text() for text in panel.texts)
     assert "one: 2.5000" in said and "nanoGPT, laptop: 1.8857" in said
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_batches_losses_are_drawn_as_means_of_ten():
+    smooth = plots._running_mean(np.arange(12.0))
+    np.testing.assert_allclose(smooth, [4.5, 5.5, 6.5])
+    assert len(plots._running_mean(np.arange(9.0))) == 0
 
 
 @pytest.mark.parametrize("mark", ["1.8857", "=1.8", "a=b", "a=nan"])
