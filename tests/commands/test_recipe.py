@@ -1,15 +1,13 @@
 """The laptop recipe from start to end, through the real command line; minutes, so marked slow."""
 
 import os
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gptjax.run.runlog import read_records
+from gptjax.speed.process import run, script
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -20,20 +18,10 @@ WHOLE_SPLIT = ("--config.eval.max_tokens=0", "--config.eval.interval=1000")
 
 
 def train(out_dir, *flags, config="shakespeare_char", **environment):
-    process = subprocess.run(
-        [
-            sys.executable,
-            ROOT / "scripts" / "train.py",
-            f"--config={ROOT / 'configs' / config}.py",
-            f"--config.out_dir={out_dir}",
-            *flags,
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    return process.stdout, read_records(out_dir / "metrics.jsonl")
+    path = ROOT / "configs" / f"{config}.py"
+    command = script("train", f"--config={path}", f"--config.out_dir={out_dir}", *flags)
+    finished = run(command, environment=environment)
+    return finished, read_records(out_dir / "metrics.jsonl")
 
 
 def best_val(records):
@@ -53,15 +41,15 @@ def test_three_seeds_reach_nanogpts_loss(shakespeare, tmp_path):
     """nanoGPT's own estimate is 1.8857 with an error of 0.01; a second implementation had 1.897."""
     vals = []
     for seed in (1, 2, 3):
-        printed, records = train(tmp_path / str(seed), f"--config.seed={seed}", *WHOLE_SPLIT)
+        finished, records = train(tmp_path / str(seed), f"--config.seed={seed}", *WHOLE_SPLIT)
         vals.append(best_val(records))
-        assert "tiny_shakespeare" in printed and "synthetic" not in printed
+        said = " ".join(line for _, line in finished.lines)
+        assert "tiny_shakespeare" in said and "synthetic" not in said
+        assert finished.peak_bytes < 1_000_000 * 1024
         rates = [record["mfu"] for record in records if record["kind"] == "train"]
         assert 0 < np.median(rates) < 1  # how busy, only a benchmark on a quiet machine can tell
     assert all(1.86 < val < 1.91 for val in vals), vals
     assert 1.875 < np.mean(vals) < 1.905, vals
-    # Largest of all child processes so far, kB on Linux.
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1_000_000
 
 
 def test_bfloat16_parameters_with_masters_lose_little(shakespeare, tmp_path):
@@ -82,7 +70,7 @@ def test_offline_run_on_the_synthetic_corpus(tmp_path):
 
     300 updates of the fast recipe end 0.31 above it.
     """
-    printed, records = train(
+    finished, records = train(
         tmp_path / "run",
         "--config.train.max_iters=300",
         config="shakespeare_char_fast",
@@ -91,7 +79,7 @@ def test_offline_run_on_the_synthetic_corpus(tmp_path):
         # Nothing listens on port 9 of this machine: whatever the network, the probe fails.
         https_proxy="http://127.0.0.1:9",
     )
-    assert printed.count("SYNTHETIC") == 1
+    assert sum("SYNTHETIC" in line for _, line in finished.lines) == 1
     (run,) = [record for record in records if record["kind"] == "run"]
     assert run["corpus_name"] == "synthetic" and run["corpus_requested"] == "tiny_shakespeare"
     evaluations = [record for record in records if record["kind"] == "eval"]

@@ -357,7 +357,7 @@ MOMENTS = {
     "update": (7, 7),
     "evaluation": (2, 5),
     "save": (2, 4),
-    "between": (2, 6),
+    "between": (6, 6),
 }
 
 QUICK = [

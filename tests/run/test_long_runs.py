@@ -116,7 +116,7 @@ def record_resources(path):
     def watched_boundary(self):
         at_boundary(self)
         if self.n_done % 500 == 0:
-            self.checkpoints.wait()
+            self._saver.wait()
             # What the C library keeps for later is not in use.
             with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL("libc.so.6").malloc_trim(0)
