@@ -16,10 +16,11 @@ from gptjax.device.devices import available_devices
 from gptjax.model import generate
 from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.metadata import model_config, stored_tokenizer
-from gptjax.run.reader import read_checkpoint
+from gptjax.run.reader import read_checkpoint, run_and_step
 from gptjax.system import cache
-from gptjax.system.command import printable
+from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
+from gptjax.system.output import printable
 from gptjax.update.step import model_graph, named_key
 
 # Tokens per dispatch: text appears this many at a time.
@@ -53,6 +54,7 @@ def sample(
     text = _prompt_text(prompt, prompt_file)
     cache.keep_compiled_programs()
     available_devices()  # Asked for here, a backend that is missing is a clear error.
+    out_dir, step = run_and_step(out_dir, step)
     found = read_checkpoint(out_dir, step)
     tokenizer = stored_tokenizer(found.meta)
     text = text or tokenizer.default_prompt
@@ -74,14 +76,21 @@ def sample(
 def print_samples(text: str, chunks: Iterable[np.ndarray], tokenizer: Tokenizer) -> None:
     """Prints a prompt with each sample's continuation, the first one as its tokens come."""
     written: list[np.ndarray] = []
-    _write(text)
+    shown, held = _split_at_open_line_end(text)
+    _write(shown)
     for tokens_BK in chunks:
-        _write(tokenizer.decode(tokens_BK[0]))
+        shown, held = _split_at_open_line_end(held + tokenizer.decode(tokens_BK[0]))
+        _write(shown)
         written.append(tokens_BK)
-    _write("\n---------------\n")
+    _write(held + "\n---------------\n")
     tokens_BT = np.concatenate(written, axis=1)
     for tokens_T in tokens_BT[1:]:
         _write(text + tokenizer.decode(tokens_T) + "\n---------------\n")
+
+
+def _split_at_open_line_end(text: str) -> tuple[str, str]:
+    """The text, and apart from it a last carriage return: what follows tells if it ends a line."""
+    return (text[:-1], "\r") if text.endswith("\r") else (text, "")
 
 
 def generated_tokens(
@@ -138,7 +147,9 @@ def _prompt_text(prompt: str, prompt_file: str) -> str:
     if prompt:
         raise UserError("--prompt_file", prompt_file, "cannot be given together with --prompt")
     try:
-        with open(prompt_file, "rb") as file:
+        with open(
+            0 if prompt_file == "-" else prompt_file, "rb", closefd=prompt_file != "-"
+        ) as file:
             raw = file.read(_LARGEST_PROMPT_FILE + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -154,3 +165,7 @@ def _prompt_text(prompt: str, prompt_file: str) -> str:
 def _write(text: str) -> None:
     sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    run_script(__file__)

@@ -1,10 +1,11 @@
 """Prints a checkpoint's loss over the whole validation split, with its standard error."""
 
+from gptjax.config.nanogpt_flags import hint
 from gptjax.system import command
 
 
 def main(argv: list[str]) -> None:
-    flags = command.Flags(description=__doc__)
+    flags = command.Flags(description=__doc__, hint=hint)
     flags.add_argument("--out_dir", required=True, help="the run directory")
     flags.add_argument("--step", default="best", help="best, latest or a step (default: best)")
     flags.add_argument("--context", type=int, default=0, help="tokens of context (default: all)")

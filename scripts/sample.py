@@ -1,14 +1,15 @@
 """Writes text with a trained model: python scripts/sample.py --out_dir out/shakespeare_char."""
 
+from gptjax.config.nanogpt_flags import hint
 from gptjax.system import command
 
 
 def main(argv: list[str]) -> None:
-    flags = command.Flags(description=__doc__)
+    flags = command.Flags(description=__doc__, hint=hint)
     flags.add_argument("--out_dir", required=True, help="the run directory")
     flags.add_argument("--step", default="best", help="best, latest or a step (default: best)")
     flags.add_argument("--prompt", default="", help="text to continue (default: a newline)")
-    flags.add_argument("--prompt_file", default="", help="a UTF-8 file to continue instead")
+    flags.add_argument("--prompt_file", default="", help="a UTF-8 file to continue; -: stdin")
     flags.add_argument("--num_samples", type=int, default=10, help="default: 10")
     flags.add_argument("--max_new_tokens", type=int, default=500, help="each; default: 500")
     flags.add_argument("--temperature", type=float, default=0.8, help="0: greedy; default: 0.8")

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from gptjax.config import config_file
 from gptjax.config.config import validate_together
+from gptjax.config.nanogpt_flags import hint
 from gptjax.system import command
 
 
 def main(argv: list[str]) -> int:
-    flags = command.Flags(description=__doc__, epilog=config_file.knob_help())
+    flags = command.Flags(description=__doc__, epilog=config_file.knob_help(), hint=hint)
     flags.add_argument("--config", metavar="FILE", help="a Python file with get_config()")
     overrides, others = config_file.split_overrides(argv)
     arguments = flags.parse_all(others)

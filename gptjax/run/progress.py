@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TextIO, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
+
+from gptjax.system.output import OutputLost, silence
 
 # Without a terminal, lines come at most this often, seconds. (rich.progress draws nothing there.)
 _LINE_SECONDS = 5.0
@@ -41,14 +42,50 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
+
+
+class _Screen:
+    """A stream that a run prints to, and that does not stop it when it is lost.
+
+    Attributes:
+      lost: why nothing can be printed any more; "" as long as it can.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream, self.lost = stream, ""
+
+    def write(self, text: str) -> int:
+        """Writes, or notes that it cannot."""
+        try:
+            return self._stream.write(text)
+        except OutputLost as error:
+            self.lost = str(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flushes, or notes that it cannot."""
+        try:
+            self._stream.flush()
+        except OutputLost as error:
+            self.lost = str(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Display:
     """Prints a run's messages and its progress; use it as a context manager."""
 
     def __init__(self, *, n_updates: int, step: int):
-        self._console = _Console(highlight=False, soft_wrap=True)
+        self._screen = _Screen(sys.stdout)
+        self._console = _Console(
+            file=cast(TextIO, self._screen),
+            # FORCE_COLOR and its like must not draw a bar into a file.
+            force_terminal=sys.stdout.isatty(),
+            highlight=False,
+            soft_wrap=True,
+        )
         self._n_updates = n_updates
         self._last_line = 0.0
         self._bar: Progress | None = None
@@ -72,6 +109,11 @@ class Display:
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    @property
+    def lost(self) -> str:
+        """Why nothing can be printed any more; "" as long as it can."""
+        return self._screen.lost
 
     def message(self, text: str, *, style: str = "") -> None:
         """Prints a line of its own, above the bar where there is one."""

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
+import runpy
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from gptjax.system import signals, versions
+from gptjax.system import output, signals, versions
 from gptjax.system.errors import RunError, UserError
+from gptjax.system.output import printable
+
+# The flags that take a path, whose ~ is expanded: the shell leaves `--flag=~/x` as it is.
+_PATHS = frozenset(
+    "config from_nanogpt json nanogpt nanogpt_python out_dir peer_config plot png".split()
+    + ["prompt_file"]
+)
 
 
 class Flags(argparse.ArgumentParser):
     """An argument parser whose errors have the form of all other gptjax errors."""
 
-    def __init__(self, *, description: str, epilog: str = ""):
+    def __init__(
+        self, *, description: str, epilog: str = "", hint: Callable[[str], str] = lambda _: ""
+    ):
+        """`hint` says of an argument that is not understood what may have been meant, or ""."""
+        self._hint = hint
         super().__init__(
             description=description,
             epilog=epilog,
@@ -30,25 +42,36 @@ class Flags(argparse.ArgumentParser):
 
     def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The parsed flags; raises UserError when an argument was not understood."""
-        parsed, leftovers = self.parse_known_args(arguments)
+        parsed, leftovers = self.parse_known_args(self._values_joined(arguments))
         if leftovers:
-            raise UserError(
-                "command line", repr(leftovers[0]), "unexpected argument", "See --help."
-            )
+            fix = self._hint(leftovers[0]) or "See --help."
+            raise UserError("command line", repr(leftovers[0]), "unexpected argument", fix)
+        for name, value in vars(parsed).items():
+            if name in _PATHS and isinstance(value, str):
+                setattr(parsed, name, os.path.expanduser(value))
         return parsed
+
+    def _values_joined(self, arguments: Sequence[str]) -> list[str]:
+        """`--prompt -hello` as `--prompt=-hello`: argparse takes a value with a dash for a flag."""
+        takes_value = {name for a in self._actions if a.nargs is None for name in a.option_strings}
+        joined: list[str] = []
+        for argument in arguments:
+            is_value = argument.startswith("-") and argument.partition("=")[0] not in takes_value
+            if joined and joined[-1] in takes_value and is_value:
+                joined[-1] += f"={argument}"
+            else:
+                joined.append(argument)
+        return joined
 
 
 def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Runs `main(argv)` and leaves the process with its exit code.
 
-    Exit codes: 0 done; 1 the run failed; 2 bad input; 130 Ctrl-C; 143 SIGTERM; otherwise what
-    `main` returned. A second Ctrl-C or SIGTERM ends the process at once.
+    Exit codes: 0 done; 1 the run failed; 2 bad input; 129 SIGHUP; 130 Ctrl-C; 143 SIGTERM;
+    otherwise what `main` returned. A second Ctrl-C or SIGTERM ends the process at once.
     An error is one line on stderr; GPTJAX_TRACEBACK=1 shows the traceback as well.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show a character gets its escape, not an exception.
-            stream.reconfigure(errors="backslashreplace")
+    output.prepare()
     try:
         versions.check_platform()
         with signals.watched():
@@ -65,8 +88,14 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
         code = 130
     except BrokenPipeError:
         # The reader (`| head`) has gone: nothing more to say, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.silence()
         code = 0
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        print(f"gptjax: error: out of memory: {printable(reason)}", file=sys.stderr)
+        code = 1
     sys.exit(code)
 
 
@@ -79,9 +108,15 @@ def _code_of(main: Callable[[list[str]], int | None]) -> int:
         return leaving.code or 0
 
 
-def printable(text: str) -> str:
-    """The text with control characters escaped: what a file holds must not drive a terminal."""
-    return "".join(
-        symbol if symbol in "\n\t" or symbol.isprintable() else f"\\x{ord(symbol):02x}"
-        for symbol in text
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, numpy or XLA could not allocate what was asked for."""
+    # XLA's error, told by its name: JAX may not have been imported.
+    is_xlas = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+    return isinstance(error, MemoryError) or is_xlas
+
+
+def run_script(module: str) -> None:
+    """What `python -m gptjax.NAME` does: runs the script of that name, which reads the flags."""
+    runpy.run_path(
+        str(Path(module).parents[1] / "scripts" / Path(module).name), run_name="__main__"
     )

@@ -1,14 +1,15 @@
-"""Ctrl-C and SIGTERM: the first asks a command to stop, a second one ends it at once.
+"""Ctrl-C, SIGTERM and SIGHUP: the first asks a command to stop, a second one ends it at once.
 
 | the signal comes | then | exit code |
 |---|---|---|
-| first, while a command reads, compiles or prints | it is left where it is | 130, 143 |
-| first, while train.py makes updates, evaluates or saves | that ends, the run is saved | 130, 143 |
+| first, while a command reads, compiles or prints | it is left where it is | 129, 130, 143 |
+| first, while train.py makes updates, evaluates or saves | that ends, it is saved | 129, 130, 143 |
 | first, after train.py's last update, while it saves | the run ends as ever | 0 |
-| second | the process ends; what followed the last checkpoint is lost | 130, 143 |
+| second, SIGHUP apart | the process ends; what followed the last checkpoint is lost | 130, 143 |
 
 `command.run` watches from a command's start to its end; inside it, train.py's loop notes the first
-signal and looks for it between two dispatches.
+signal and looks for it between two dispatches. A terminal that is closed sends SIGHUP, often
+twice. What the shell has told a process to ignore (`nohup`, a job in the background) it ignores.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-KINDS = (signal.SIGINT, signal.SIGTERM)
+KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Somebody who sends one of these a second time does not want to wait.
+_URGENT = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """While inside, Ctrl-C raises KeyboardInterrupt and SIGTERM SystemExit; a second one ends all.
+    """While inside, Ctrl-C raises KeyboardInterrupt, the others SystemExit; a second one ends all.
 
     Python runs a signal's handler between two of its own instructions, which may be minutes away
     while XLA computes; the thread started here is told at once.
@@ -37,7 +41,7 @@ def watched() -> Iterator[None]:
 
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    with _handled(leave, (signal.SIGTERM,)):
+    with _handled(leave, (signal.SIGTERM, signal.SIGHUP)):
         previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         threading.Thread(target=_end_at_the_second, args=(reader,), daemon=True).start()
         try:
@@ -60,7 +64,7 @@ class StopRequest:
 
     @property
     def name(self) -> str:
-        """SIGINT or SIGTERM."""
+        """SIGINT, SIGTERM or SIGHUP."""
         return signal.Signals(self.number).name
 
 
@@ -80,7 +84,8 @@ def noted() -> Iterator[StopRequest]:
 def _handled(
     handler: Callable[[int, object], None], kinds: tuple[signal.Signals, ...]
 ) -> Iterator[None]:
-    """While inside, signals of these kinds call `handler`."""
+    """While inside, signals of these kinds call `handler`, unless they are ignored."""
+    kinds = tuple(kind for kind in kinds if signal.getsignal(kind) != signal.SIG_IGN)
     previous = [signal.signal(kind, handler) for kind in kinds]
     try:
         yield
@@ -93,7 +98,7 @@ def _end_at_the_second(reader: int) -> None:
     """Reads the numbers of arriving signals until the pipe is closed."""
     n_signals = 0
     while numbers := os.read(reader, 1):
-        n_signals += numbers[0] in KINDS
+        n_signals += numbers[0] in _URGENT
         if n_signals == 2:
             if sys.stdout.isatty():
                 os.write(1, b"\x1b[?25h")  # The bar has hidden the cursor.

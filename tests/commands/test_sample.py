@@ -16,7 +16,6 @@ from gptjax.config.config import set_knob
 from gptjax.run import reader
 from gptjax.run.metadata import model_config
 from gptjax.run.runlog import read_records
-from gptjax.system.command import printable
 from gptjax.update import step
 
 
@@ -90,13 +89,6 @@ def test_text_appears_as_it_is_written(out_dir, capsys, monkeypatch):
     # The prompt, what fits the window of seven, then 32 characters a dispatch; all else follows.
     assert seen == [3, 4, 32, 32]
     assert len(capsys.readouterr().out) == 32 + len("\n---------------\n") * 2 + 3 + 100
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"), [("a\tb\n", "a\tb\n"), ("\x1b[2J", "\\x1b[2J"), ("é\r", "é\\x0d")]
-)
-def test_p23_control_characters_are_escaped_on_a_terminal(text, shown):
-    assert printable(text) == shown
 
 
 def test_evaluation_repeats_the_logs_loss(out_dir, command):

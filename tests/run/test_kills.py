@@ -341,13 +341,15 @@ def test_p2_no_instant_of_a_run_is_unsafe(commands, tmp_path, part):
         check_same(out_dir, whole)
 
 
-SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 
 WAYS = {
     "bug": (faults.bug, 1),
     "exit": (faults.leave, 3),
     "SIGINT": (functools.partial(faults.signalled, signal.SIGINT), 130),
     "SIGTERM": (functools.partial(faults.signalled, signal.SIGTERM), 143),
+    # A closed terminal often says so twice.
+    "SIGHUP": (functools.partial(faults.signalled, signal.SIGHUP, signal.SIGHUP), 129),
     "two signals": (functools.partial(faults.signalled, signal.SIGINT, signal.SIGTERM), 143),
 }
 
@@ -365,6 +367,7 @@ QUICK = [
     ("SIGINT", "update"),
     ("exit", "evaluation"),
     ("SIGTERM", "save"),
+    ("SIGHUP", "update"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import sys
 
 import pytest
 
@@ -14,10 +15,12 @@ FIGURES = {"loss": "1.2345", "tok/s": "40k", "mfu": "41%"}
 def shown(monkeypatch, *, terminal, width, steps):
     """All that a display writes while a run of 2,000 updates passes `steps`."""
     file = io.StringIO()
-    console = functools.partial(
-        progress._Console, file=file, force_terminal=terminal, width=width, legacy_windows=False
-    )
+    console = functools.partial(progress._Console, width=width, legacy_windows=False)
+    file.isatty = lambda: terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # It makes no terminal of a file.
+    monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(progress, "_Console", console)
+    monkeypatch.setattr(sys, "stdout", file)
     with Display(n_updates=2000, step=0) as display:
         for step in steps:
             display.update(step, FIGURES, eta_seconds=125)

@@ -88,6 +88,7 @@ def _run(script, arguments, stdout, stderr, folder, environment, prepare):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     # Anew, since the names may be bound to what the server had for them.
     sys.stdout, sys.stderr = open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")
+    sys.__stdout__ = sys.stdout
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
