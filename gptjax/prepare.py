@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.data import markov, token_files
+from gptjax.data import markov, nanogpt_meta, token_files
 from gptjax.run.progress import counted
 from gptjax.system import files
+from gptjax.system.command import run_script
 from gptjax.system.errors import UserError, did_you_mean
 
 DATASETS = ("markov",)
@@ -69,6 +70,22 @@ def prepare(
     )
 
 
+def describe_nanogpt(folder: str) -> None:
+    """Writes the meta.json of a nanoGPT folder whose vocabulary stands in a meta.pkl.
+
+    Raises:
+      UserError: if there is no such file, it is no plain data, or there is a meta.json already.
+    """
+    path = Path(folder) / token_files.META
+    vocab_size = nanogpt_meta.vocabulary_size(Path(folder) / token_files.PICKLED_META)
+    if path.exists():
+        raise UserError("--from_nanogpt", path, "is there already")
+    name = Path(folder).absolute().name
+    meta = token_files.meta_json(vocab_size=vocab_size, name=name, entropy_nats=None)
+    files.write_atomically(path, files.pretty_json(meta))
+    print(f"{path}: {vocab_size:,} symbols; train with --config.data.source=tokens:{folder}")
+
+
 def _check_unused(folder: Path) -> None:
     files.check_writable(folder, flag="--out_dir")
     if folder.exists() and any(folder.iterdir()):
@@ -81,3 +98,7 @@ def _joined(table: np.ndarray, file: str, n_tokens: int, seed: int) -> np.ndarra
     told = counted(chains, n_tokens, f"tokens of {file}", every=_LINE_SECONDS, size=np.size)
     blocks = list(told)
     return np.concatenate(blocks, axis=1).reshape(-1)[:n_tokens]
+
+
+if __name__ == "__main__":
+    run_script(__file__)

@@ -59,6 +59,7 @@ def load(source: str, *, fallback: str) -> AnyCorpus:
       UserError: if the source is unknown or what it has unusable, or if Tiny Shakespeare cannot be
         had and `fallback` is "".
     """
+    check_source(source)
     kind, _, argument = source.partition(":")
     if source == "tiny_shakespeare":
         try:
@@ -75,17 +76,31 @@ def load(source: str, *, fallback: str) -> AnyCorpus:
             return relabel(_synthetic(), reason)
     if source == "synthetic":
         return _synthetic()
-    if kind == "text" and argument:
+    if kind == "text":
         return _corpus(f"text:{Path(argument).name}", _file_bytes(argument), argument)
-    if kind == "tfds" and argument:
+    if kind == "tfds":
         return _corpus(source, tfds_text(argument))
-    if kind == "tokens" and argument:
-        return token_files.read(argument)
+    return token_files.read(argument)
+
+
+def check_source(source: str) -> None:
+    """Raises UserError for a source of no known kind."""
+    kind, _, argument = source.partition(":")
+    if source in ("tiny_shakespeare", "synthetic"):
+        return
+    if kind in ("text", "tfds", "tokens") and argument:
+        return
     hint = did_you_mean(source, ["tiny_shakespeare", "synthetic"])
     hint = hint or f"For TFDS's: tfds:{source}; for a file: text:{source}."
     raise UserError(
         "data.source", source, f"unknown dataset; must be one of {', '.join(SOURCES)}", hint
     )
+
+
+def may_be_the_same(was: str, source: str) -> bool:
+    """Whether two sources may hold the same: files by two paths; their sha256 tells."""
+    kinds = {was.partition(":")[0], source.partition(":")[0]}
+    return kinds in ({"text"}, {"tokens"})
 
 
 def load_again(source: str, was: Mapping[str, Any]) -> AnyCorpus:
@@ -95,7 +110,7 @@ def load_again(source: str, was: Mapping[str, Any]) -> AnyCorpus:
       UserError: if that text cannot be had, or has changed since.
     """
     reason = was["fallback_reason"]
-    if reason:
+    if reason and source == was["requested"]:
         found = relabel(load(was["name"], fallback=""), reason)
     else:
         found = load(source, fallback="")
@@ -165,7 +180,9 @@ def check_lengths(splits: Splits, block_size: int) -> None:
                 "model.block_size",
                 block_size,
                 f"needs {block_size + 1} tokens; {name} has {len(ids)}",
-                "Lower block_size or add text.",
+                "Lower block_size or add text."
+                if name == "train"
+                else "Lower block_size, add text or raise --config.data.val_fraction.",
             )
 
 
@@ -208,8 +225,11 @@ def _tiny_shakespeare() -> bytes:
         raw = _file_bytes(str(path))
         found = hashlib.sha256(raw).hexdigest()
         if found != SHAKESPEARE_SHA256:
-            raise UserError(
-                "data", path, f"sha256 mismatch: got {found}, want {SHAKESPEARE_SHA256}"
-            )
+            rule, fix = f"sha256 mismatch: got {found}, want {SHAKESPEARE_SHA256}", ""
+            as_it_was = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+            if hashlib.sha256(as_it_was).hexdigest() == SHAKESPEARE_SHA256:
+                rule = "its line ends were changed: it is Tiny Shakespeare as Windows writes it"
+                fix = "Copy the file as it was."
+            raise UserError("data", path, rule, fix)
         return raw
     return shakespeare_builder_text(SHAKESPEARE_URL, SHAKESPEARE_SHA256, SHAKESPEARE_SIZE)

@@ -16,6 +16,9 @@ from gptjax.system.errors import UserError
 
 TRAIN, VAL, META = "train.bin", "val.bin", "meta.json"
 
+# What nanoGPT writes beside the ids of characters: a pickle, which could run code.
+PICKLED_META = "meta.pkl"
+
 # GPT-2's, of which nanoGPT's folders are: 50,000 merges, 256 bytes and the end of a text.
 GPT2_VOCABULARY = 50_257
 
@@ -29,6 +32,9 @@ DTYPE = np.dtype("<u2")
 _CHUNK = 2**22
 
 _LARGEST_META = 2**16  # bytes
+
+# Ids by which a file's width is told.
+_FEWEST_TO_TELL = 16
 _LONGEST_NAME = 100
 
 
@@ -36,7 +42,8 @@ _LONGEST_NAME = 100
 class TokenFiles:
     """Token ids on the disk, mapped into memory, under the name that their folder gives them.
 
-    `entropy_nats` is the exact entropy per token where the ids' source is known, else None.
+    `entropy_nats` is the exact entropy per token where the ids' source is known, else None;
+    `highest_id` the largest of all ids.
     """
 
     name: str
@@ -45,6 +52,7 @@ class TokenFiles:
     vocab_size: int
     sha256: str
     entropy_nats: float | None
+    highest_id: int = 0
     fallback_reason: str = ""  # Nothing ever stands in for token files.
 
     @property
@@ -78,20 +86,22 @@ def read(folder: str) -> TokenFiles:
             f"has {len(train) + len(val):,} tokens; at most {MOST_TOKENS:,} can be counted (int32)",
             f"Cut {TRAIN}: head -c 4000000000 keeps the first 2,000,000,000.",
         )
-    digest = hashlib.sha256()
+    digest, highest_id = hashlib.sha256(), 0
     for file, ids in ((TRAIN, train), (VAL, val)):
         digest.update(f"{file} {ids.nbytes} ".encode())
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             digest.update(chunk.data)
-            if (highest := int(chunk.max())) >= vocab_size:
+            highest_id = max(highest_id, highest := int(chunk.max()))
+            if highest >= vocab_size:
                 raise UserError(
                     "data.source",
                     Path(folder) / file,
                     f"has the id {highest}, and the vocabulary {vocab_size} ids",
                     f"Give the right vocab_size in {META}.",
                 )
-    return TokenFiles(f"tokens:{name}", train, val, vocab_size, digest.hexdigest(), entropy_nats)
+    sha256 = digest.hexdigest()
+    return TokenFiles(f"tokens:{name}", train, val, vocab_size, sha256, entropy_nats, highest_id)
 
 
 def meta_json(*, vocab_size: int, name: str, entropy_nats: float | None) -> dict[str, Any]:
@@ -108,16 +118,43 @@ def _mapped(path: Path) -> np.ndarray:
         if not n_bytes or n_bytes % DTYPE.itemsize:
             wanted = "must hold ids of two bytes each (uint16)"
             raise UserError("data.source", path, f"has {n_bytes} bytes; {wanted}")
-        return np.memmap(path, DTYPE, mode="r")
+        ids = np.memmap(path, DTYPE, mode="r")
+        _check_width(path, ids)
+        return ids
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError("data.source", path, f"cannot be read: {reason}") from error
+
+
+def _check_width(path: Path, ids: np.ndarray) -> None:
+    """Raises UserError for ids that are wider than two bytes: then all upper halves are 0.
+
+    Real text has id 0 every second time nowhere; of a few ids it could be chance.
+    """
+    head = ids[:_CHUNK]
+    for n_halves, dtype in ((4, "int64"), (2, "uint32 or int32")):
+        whole = head[: len(head) // n_halves * n_halves].reshape(-1, n_halves)
+        if len(whole) >= _FEWEST_TO_TELL and whole[:, 0].any() and not whole[:, 1:].any():
+            name = dtype.split()[0]
+            raise UserError(
+                "data.source",
+                path,
+                f"has ids of {2 * n_halves} bytes each, {dtype}; must be of two (uint16)",
+                f"Convert it: numpy.fromfile(path, '{name}').astype('uint16').tofile(path).",
+            )
 
 
 def _meta(folder: Path) -> tuple[int, str, float | None]:
     """Size of the vocabulary, name and entropy: meta.json's, or GPT-2's where there is none."""
     path = folder / META
     try:
+        if not path.exists() and (folder / PICKLED_META).exists():
+            raise UserError(
+                "data.source",
+                folder,
+                f"has a {PICKLED_META}, which is not read, and no {META}",
+                f"Make one: python scripts/prepare.py --from_nanogpt {folder}",
+            )
         if not path.exists():
             return GPT2_VOCABULARY, folder.absolute().name, None
         if not path.is_file() or path.stat().st_size > _LARGEST_META:

@@ -24,10 +24,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import gptjax
 from gptjax.device.memory import check_memory
 from gptjax.run import metadata
+from gptjax.run.rescue import rescue
 from gptjax.run.retention import NewestAndBest, empty_trash, set_aside
 from gptjax.run.silence import silence_orbax
-from gptjax.run.template import crc32, describe, state_leaves, template
+from gptjax.run.template import Damaged, crc32, describe, state_leaves, template
 from gptjax.system.errors import RunError
+from gptjax.system.files import plain_path
 from gptjax.update.step import TrainState
 
 
@@ -38,14 +40,6 @@ class Checkpoint:
     step: int
     meta: dict[str, Any]
     state: TrainState
-
-
-class Damaged(RunError):
-    """A checkpoint that is not what was written; `reason` says which part of it."""
-
-    def __init__(self, message: str, reason: str):
-        super().__init__(message)
-        self.reason = reason
 
 
 class Checkpoints:
@@ -68,7 +62,9 @@ class Checkpoints:
             create=not read_only,
             read_only=read_only,
         )
-        self._manager = ocp.CheckpointManager(self._dir, options=options)
+        self._links = contextlib.ExitStack()
+        plain = self._links.enter_context(plain_path(self._dir.parent))
+        self._manager = ocp.CheckpointManager(plain / "checkpoints", options=options)
         if not read_only:
             self._vals.update(self._vals_on_disk())
 
@@ -86,6 +82,7 @@ class Checkpoints:
         finally:
             with contextlib.suppress(Exception):  # What wait has raised comes once more.
                 self._manager.close()
+            self._links.close()
         if not self._read_only:  # A reader must not reach into the trash of a running run.
             empty_trash(self._dir)
 
@@ -197,6 +194,7 @@ class Checkpoints:
             raise self._damaged(step, "state", "other arrays than its config calls for")
         empty = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
         target = ocp.args.StandardRestore(unflatten_dict(empty, sep="/"))
+        rescue(self._dir / str(step))
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=target))["state"]
         except Exception as error:  # As above: missing files, broken JSON, DATA_LOSS, …
@@ -236,7 +234,7 @@ class Checkpoints:
         reason = f"{part}: {' '.join(str(error).split())[:200]}"
         return Damaged(
             f"checkpoint {self._dir / str(step)} is damaged: {reason}; "
-            f"use another step of {self.steps()} or delete that folder",
+            f"use another step of {self.steps()}",
             reason,
         )
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from gptjax.run.checkpoint import Checkpoint, Checkpoints
+from gptjax.run.checkpoint import Checkpoint, Checkpoints, Damaged
 from gptjax.run.directory import has_checkpoints
-from gptjax.system.errors import UserError
+from gptjax.system.errors import RunError, UserError
+
+# A run prunes one checkpoint for each that it saves: to be too late for so many is no accident.
+_TRIES = 5
 
 
 def read_checkpoint(out_dir: str, step: str, *, flag: str = "--out_dir") -> Checkpoint:
@@ -18,9 +22,25 @@ def read_checkpoint(out_dir: str, step: str, *, flag: str = "--out_dir") -> Chec
       UserError: if there is no run or no such checkpoint.
       RunError: if the checkpoint is damaged.
     """
-    with open_for_reading(out_dir, flag=flag) as checkpoints:
-        step_flag = "--step" if flag == "--out_dir" else flag
-        return checkpoints.restore(select_step(checkpoints, step, flag=step_flag))
+    step_flag = "--step" if flag == "--out_dir" else flag
+    for _ in range(_TRIES):
+        with open_for_reading(out_dir, flag=flag) as checkpoints:
+            chosen = select_step(checkpoints, step, flag=step_flag)
+            try:
+                return checkpoints.restore(chosen)
+            except Damaged:
+                if os.path.lexists(Path(out_dir, "checkpoints", str(chosen))):
+                    raise
+        # A run that goes on has a newer one in its place: looked for anew.
+    raise RunError(f"step {chosen} of {out_dir} was replaced while it was read; try again")
+
+
+def run_and_step(out_dir: str, step: str) -> tuple[str, str]:
+    """A run directory and a step; `out_dir` may name both: RUN/checkpoints/40."""
+    path = Path(out_dir)
+    if path.parent.name == "checkpoints" and path.name.isdecimal():
+        return str(path.parent.parent), path.name
+    return out_dir, step
 
 
 def open_for_reading(out_dir: str, *, flag: str = "--out_dir") -> Checkpoints:

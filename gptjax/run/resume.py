@@ -16,6 +16,7 @@ import ml_collections
 
 from gptjax.config.config import default_config, flat, from_flat, set_knob, validate
 from gptjax.config.knobs import KNOBS
+from gptjax.data import corpus
 from gptjax.run.checkpoint import Checkpoint, Checkpoints, Damaged
 from gptjax.run.directory import has_checkpoints, is_used
 from gptjax.run.progress import Notice
@@ -127,6 +128,8 @@ def _resumed_from(
         )
     was = from_flat(meta["config"], origin="checkpoint")
     config, notices = resumed_config(requested, overrides, flat(was), meta["overrides"], step=step)
+    if config.data.source != was.data.source:
+        corpus.load_again(config.data.source, meta["corpus"])  # Refuses any but the same text.
     return ResumePlan(
         config,
         sorted(overrides.union(meta["overrides"])),
@@ -154,6 +157,13 @@ def _forked(
             raise UserError(
                 name, wanted, f"the checkpoint {source} has {had}", "A fork keeps its shape."
             )
+    if requested.train.max_iters <= found.step:
+        raise UserError(
+            "train.max_iters",
+            requested.train.max_iters,
+            f"the checkpoint {source} is at step {found.step}: a fork would make no update",
+            f"Set --config.train.max_iters above {found.step}.",
+        )
     parent = {"init_from": str(source), "step": found.step, "corpus": found.meta["corpus"]["name"]}
     return ResumePlan(requested, sorted(overrides), [], found, is_fork=True, parent=parent)
 
@@ -179,13 +189,14 @@ def resumed_config(
     for name, wanted in flat(requested).items():
         was, rule = stored.get(name, KNOBS[name].default), KNOBS[name].on_resume
         is_set_before = name in stored_overrides and name not in overrides
-        keeps = rule in ("refused", "shown") and is_set_before
+        keeps = rule in ("refused", "content", "shown") and is_set_before
         set_knob(config, name, was if keeps else wanted)
         if wanted == was or rule == "place":
             continue
         if keeps:
             words = f"{name}: {was}, as this run was started (the file says {wanted})"
-        elif rule == "refused":
+        elif rule == "refused" or (rule == "content" and not corpus.may_be_the_same(was, wanted)):
+            corpus.check_source(flat(requested)["data.source"])
             raise UserError(
                 name,
                 wanted,

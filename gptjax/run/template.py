@@ -1,4 +1,4 @@
-"""The arrays of a TrainState: by path, as a config calls for them, and their digests."""
+"""The arrays of a TrainState: by path, as a config calls for them, digested, and what ails them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ from gptjax.run.metadata import model_config
 from gptjax.system.errors import RunError
 from gptjax.update.optim import optimizer
 from gptjax.update.step import TrainState, initial_state
+
+
+class Damaged(RunError):
+    """A checkpoint that is not what was written; `reason` says which part of it."""
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
 
 
 class NotFinite(RunError):

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -43,6 +44,21 @@ def check_folder_of(flag: str, file: str | None) -> None:
     """Raises UserError when a file asked for by a flag is to be in a folder that does not exist."""
     if file and not Path(file).absolute().parent.is_dir():
         raise UserError(flag, file, "its folder does not exist")
+
+
+@contextlib.contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """A folder under a name that no library takes for a pattern or an address: its own, or a link.
+
+    Orbax globs for files below its folder: in `out/[2026]` it finds none, and says so to nobody.
+    """
+    if re.fullmatch(r"[\w/.+,=@ -]*", str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="gptjax-") as links:
+        link = Path(links) / "run"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
 
 
 def free_space(folder: Path) -> int:

@@ -198,9 +198,19 @@ def test_a_text_with_a_character_the_tokenizer_lacks_is_refused():
     [
         (8, 8, ""),  # Exactly seven inputs and a target.
         (7, 8, "model.block_size: 7; needs 8 tokens; train has 7. Lower block_size or add text."),
-        (8, 7, "model.block_size: 7; needs 8 tokens; val has 7. Lower block_size or add text."),
+        (
+            8,
+            7,
+            "model.block_size: 7; needs 8 tokens; val has 7. Lower block_size, add text "
+            "or raise --config.data.val_fraction.",
+        ),
         (1, 0, "model.block_size: 7; needs 8 tokens; train has 1. Lower block_size or add text."),
-        (90, 0, "model.block_size: 7; needs 8 tokens; val has 0. Lower block_size or add text."),
+        (
+            90,
+            0,
+            "model.block_size: 7; needs 8 tokens; val has 0. Lower block_size, add text "
+            "or raise --config.data.val_fraction.",
+        ),
     ],
 )
 def test_each_split_must_hold_a_window(n_train, n_val, message):
@@ -262,6 +272,15 @@ def test_the_data_folder_is_searched_first(tmp_path, monkeypatch):
     found = corpus.load("tiny_shakespeare", fallback="")
     assert (found.name, found.sha256) == ("tiny_shakespeare", SHA256)
     assert found.text.encode() == RAW
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_copy_with_windows_line_ends_is_told_as_one(tmp_path, monkeypatch, mark):
+    text = b"First Citizen:\nBefore we proceed\n"
+    monkeypatch.setattr(corpus, "SHAKESPEARE_SHA256", hashlib.sha256(text).hexdigest())
+    put_shakespeare(tmp_path, mark + text.replace(b"\n", b"\r\n"), monkeypatch)
+    with pytest.raises(UserError, match="its line ends were changed: .* Copy the file as it was"):
+        corpus.load("tiny_shakespeare", fallback="synthetic")
 
 
 @pytest.mark.parametrize("fallback", ["", "synthetic"])

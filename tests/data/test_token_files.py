@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import pickle
 import re
 
 import forked
@@ -14,7 +16,7 @@ from gptjax import evaluate, sample
 from gptjax.config.config import set_knob
 from gptjax.data import corpus, markov, token_files
 from gptjax.data.tokenizer import CharTokenizer, IdTokenizer
-from gptjax.prepare import prepare
+from gptjax.prepare import describe_nanogpt, prepare
 from gptjax.run.runlog import read_records
 from gptjax.system import files as files_module
 from gptjax.system.errors import UserError
@@ -377,3 +379,82 @@ def test_a_disk_too_small_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="new; 20 bytes are needed, 19 are free"):
         prepare("markov", out_dir=out_dir, n_tokens=10, seed=1, val_fraction=0.1, n_val=0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [("int64", "8 bytes each, int64"), ("uint32", "4 bytes each, uint32"), ("int32", "4 bytes")],
+)
+def test_p28_files_of_wider_ids_are_refused(tmp_path, dtype, words):
+    folder = write(tmp_path / "tokens")
+    np.arange(40, dtype=dtype).tofile(folder / "val.bin")
+    with pytest.raises(UserError, match=f"val.bin; has ids of {words}.*must be of two"):
+        token_files.read(str(folder))
+    np.arange(40).astype("uint16").tofile(folder / "val.bin")
+    assert len(token_files.read(str(folder)).val) == 40
+
+
+def write_meta_pkl(folder, meta):
+    folder.mkdir(exist_ok=True)
+    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
+
+
+# As nanoGPT's data/shakespeare_char/prepare.py writes it.
+SYMBOLS = "abcdefg"
+NANOGPT_META = {
+    "vocab_size": len(SYMBOLS),
+    "itos": dict(enumerate(SYMBOLS)),
+    "stoi": {symbol: i for i, symbol in enumerate(SYMBOLS)},
+}
+
+
+def test_p28_a_folder_of_nanogpts_characters_is_not_taken_for_gpt2s_tokens(tmp_path, capsys):
+    folder = tmp_path / "shakespeare_char"
+    write_meta_pkl(folder, NANOGPT_META)
+    for file in ("train.bin", "val.bin"):
+        (np.arange(30) % len(SYMBOLS)).astype("uint16").tofile(folder / file)
+    with pytest.raises(UserError, match=r"has a meta.pkl.*prepare.py --from_nanogpt"):
+        token_files.read(str(folder))
+    describe_nanogpt(str(folder))
+    assert "7 symbols" in capsys.readouterr().out
+    assert token_files.read(str(folder)).vocab_size == 7
+    with pytest.raises(UserError, match="is there already"):
+        describe_nanogpt(str(folder))
+
+
+class Hostile:
+    """Unpickled as any pickle is, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda path: pickle.dumps(Hostile(path)), "is not plain data: it names posix.mkdir"),
+        (lambda path: pickle.dumps({"vocab_size": Hostile(path)}), "is not plain data"),
+        (lambda path: b"", "is not plain data"),
+        (lambda path: b"\x80\x04garbage", "is not plain data"),
+        (lambda path: pickle.dumps([1]), "has no vocab_size"),
+        (lambda path: pickle.dumps({"vocab_size": True}), "has no vocab_size"),
+        (lambda path: pickle.dumps({"vocab_size": 0}), "has no vocab_size"),
+        (lambda path: pickle.dumps({"vocab_size": 7, "x": "y" * 5_000_000}), "is larger than"),
+    ],
+)
+def test_p23_a_hostile_meta_pkl_is_refused_and_runs_nothing(tmp_path, content, words):
+    path = str(tmp_path / "made")
+    (tmp_path / "meta.pkl").write_bytes(content(path))
+    with pytest.raises(UserError, match=words):
+        describe_nanogpt(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["meta.pkl"]
+
+
+def test_a_vocabulary_far_above_the_ids_is_warned_of(tmp_path):
+    folder = write(tmp_path / "tokens")
+    assert token_files.read(str(folder)).highest_id == max(
+        int(np.fromfile(folder / file, "uint16").max()) for file in ("train.bin", "val.bin")
+    )

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import shutil
+from unittest import mock
 
 import forked
 import jax
@@ -149,6 +150,33 @@ def test_p6_sampling_takes_the_best(tmp_path):
     flags += (f"--out_dir={tmp_path / 'run'}", "--max_new_tokens=4")
     sampled = forked.run(tmp_path, "sample", *flags)
     assert (sampled.code, sampled.stdout) == (0, "affff\n---------------\n")
+
+
+def test_a_checkpoint_that_is_pruned_while_it_is_read_is_looked_for_anew(tmp_path, start):
+    """The best and newest are listed, then a newer one takes their place; it is no damage."""
+    settings, state = start
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(at_step(state, 3), tiny.description(settings), val_nats=2.0)
+    restore, n_calls = Checkpoints.restore, []
+
+    def pruned(self, step):
+        """The run goes on to the next step whenever this one is about to be read."""
+        n_calls.append(step)
+        if len(n_calls) <= pruned.times:
+            with Checkpoints(tmp_path, keep=1) as checkpoints:
+                checkpoints.save(
+                    at_step(state, step + 1), tiny.description(settings), val_nats=1.0 / step
+                )
+                checkpoints.wait()
+        return restore(self, step)
+
+    with mock.patch.object(Checkpoints, "restore", pruned):
+        pruned.times = 2
+        assert reader.read_checkpoint(str(tmp_path), "latest").step == 5
+        assert n_calls == [3, 4, 5]
+        pruned.times = 1000
+        with pytest.raises(RunError, match="was replaced while it was read; try again"):
+            reader.read_checkpoint(str(tmp_path), "latest")
 
 
 def test_select_step_refuses_what_is_not_there(tmp_path, start):

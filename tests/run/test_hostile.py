@@ -175,7 +175,9 @@ def used(names: tuple[str, ...]) -> list[str]:
     settings = dict(prompt="", prompt_file="", num_samples=1, max_new_tokens=5)
     settings |= dict(temperature=0.0, top_k=0, seed=0, stride=1)
     requested = load_config("config.py", {})
-    fork = load_config("config.py", {"init_from": ".", "out_dir": "fork"})
+    fork = load_config(
+        "config.py", {"init_from": ".", "out_dir": "fork", "train.max_iters": "9999"}
+    )
     commands = {
         "sample": lambda: sample.sample(".", step="latest", **settings),
         "evaluate": lambda: evaluate.evaluate(".", step="best", context=0),

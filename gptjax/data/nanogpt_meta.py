@@ -1,0 +1,53 @@
+"""nanoGPT's meta.pkl, what its folders of characters say of their ids; read without running it."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+from gptjax.data.tokenizer import MOST_IDS
+from gptjax.system.errors import UserError
+
+# Two dictionaries of at most 65,536 characters take less than 2 MB.
+_LARGEST = 2**22  # bytes
+
+
+class _Plain(pickle.Unpickler):
+    """Builds numbers, strings, lists and dictionaries; whatever names a function is refused.
+
+    A pickle is a program: by itself it may import any module and call any function in it.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Refuses."""
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Refuses."""
+        raise pickle.UnpicklingError("it refers to something outside")
+
+
+def vocabulary_size(path: Path) -> int:
+    """The number of symbols that a meta.pkl tells of.
+
+    Raises:
+      UserError: if it cannot be read, holds anything but plain data, or tells of no vocabulary.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise UserError("--from_nanogpt", path, f"is larger than {_LARGEST:,} bytes")
+        raw = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError("--from_nanogpt", path, f"cannot be read: {reason}") from error
+    try:
+        meta = _Plain(io.BytesIO(raw)).load()
+    except Exception as error:  # A broken pickle raises anything from EOFError to MemoryError.
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError("--from_nanogpt", path, f"is not plain data: {reason}") from error
+    size = meta.get("vocab_size") if isinstance(meta, dict) else None
+    if type(size) is not int or not 1 <= size <= MOST_IDS:
+        raise UserError("--from_nanogpt", path, f"has no vocab_size from 1 to {MOST_IDS}")
+    return size

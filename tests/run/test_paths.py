@@ -1,0 +1,61 @@
+"""A path that is accepted works to the end, whatever characters are in it."""
+
+import os
+import shutil
+import sys
+
+import pytest
+import runs
+import tiny
+
+from gptjax.evaluate import evaluate
+from gptjax.run.checkpoint import Checkpoints
+from gptjax.run.rescue import rescue
+
+NAMES = {
+    "brackets": "[2026] x",
+    "star and question mark": "a*b?",
+    "backslash": "back\\slash",
+    "newline": "two\nlines",
+    "address": "gs:",
+    "quotes and dollar": 'it\'s "$HOME"',
+    "home": "~",
+    "not UTF-8": os.fsdecode(b"caf\xe9"),
+    "every other printable ASCII character": "!#%&()+,-.0:;<=>@A^_`a{|}",
+    "accents": "ünïcode",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
+def test_p26_a_path_that_is_accepted_works_to_the_end(tmp_path, capsys, name):
+    """Trains, saves, prunes, resumes and evaluates there."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # As command.run has it.
+    folder = tmp_path / name
+    folder.mkdir()
+    config = runs.settings(tmp_path, checkpoint__interval=2, checkpoint__keep=1)
+    with runs.stopped_after(6):
+        assert runs.start(config, folder / "run") == 143
+    assert runs.start(config, folder / "run") == 0
+    assert runs.newest(folder / "run").step == 12
+    evaluate(str(folder / "run"), step="latest", context=0)
+    assert "val " in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {name, "text.txt"}
+
+
+def test_p26_arrays_that_orbax_forgot_to_list_are_found(tmp_path, capsys):
+    """As gptjax 0.1 left them below a folder with brackets: all there, without the merged list."""
+    out_dir = tmp_path / "run"
+    config = runs.settings(tmp_path)
+    assert runs.start(config, out_dir) == 0
+    wanted = runs.newest(out_dir)
+    state = out_dir / "checkpoints" / "12" / "state"
+    rescue(state.parent)
+    assert "list" not in capsys.readouterr().err  # There was nothing to do.
+    (state / "manifest.ocdbt").unlink()
+    shutil.rmtree(state / "d")
+    capsys.readouterr()
+    with Checkpoints(out_dir, read_only=True) as checkpoints:
+        found = checkpoints.restore(12)
+    tiny.assert_same_bits(found.state, wanted.state)
+    assert "checkpoint 12 had no list of its arrays; made one" in capsys.readouterr().err
+    assert runs.start(config, out_dir) == 0
