@@ -23,6 +23,7 @@ from gptjax.speed.nanogpt import NanoGPT, Stepping
 from gptjax.speed.process import gpu_bytes_used, peak_bytes
 from gptjax.speed.stepper import Stepper
 from gptjax.system import cache, files
+from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
 
 
@@ -164,3 +165,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
     }
+
+
+if __name__ == "__main__":
+    run_script(__file__)

@@ -21,8 +21,9 @@ import gptjax
 from gptjax.device import devices as devices_module
 from gptjax.device import memory, peak
 from gptjax.system import cache, files, versions
-from gptjax.system.command import printable
+from gptjax.system.command import run_script
 from gptjax.system.errors import RunError
+from gptjax.system.output import printable
 
 # What JAX, XLA, CUDA and gptjax itself heed.
 _HEEDED = ("CUDA_VISIBLE_DEVICES", "GPTJAX_", "JAX_", "XLA_")
@@ -205,3 +206,7 @@ def settings(environment: Mapping[str, str]) -> dict[str, str | None]:
         "data": environment.get("GPTJAX_DATA_DIR"),
         **{name: environment[name] for name in sorted(environment) if name.startswith(_HEEDED)},
     }
+
+
+if __name__ == "__main__":
+    run_script(__file__)

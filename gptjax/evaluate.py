@@ -18,10 +18,11 @@ from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.evaluator import Evaluator, Loss, mean_loss, tokens_per_batch
 from gptjax.run.inputs import read_val_ids
 from gptjax.run.metadata import model_config, stored_tokenizer
-from gptjax.run.reader import read_checkpoint
+from gptjax.run.reader import read_checkpoint, run_and_step
 from gptjax.system import cache
-from gptjax.system.command import printable
+from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
+from gptjax.system.output import printable
 from gptjax.update.step import model_graph
 
 
@@ -58,6 +59,7 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
     """
     cache.keep_compiled_programs()
     available_devices()  # Asked for here, a backend that is missing is a clear error.
+    out_dir, step = run_and_step(out_dir, step)
     found = read_checkpoint(out_dir, step)
     ids = read_val_ids(Path(out_dir), found.meta["val_sha256"])
     print_evaluation(out_dir, measure_loss(found, ids, context=context))
@@ -99,9 +101,13 @@ def print_evaluation(out_dir: str, found: Evaluation) -> None:
     """Prints a loss with all that says what it is a loss of."""
     name, loss = printable(found.corpus["name"]), found.loss
     print(f"{out_dir} step {found.step} on {name}, {found.n_tokens} tokens of val")
-    print(f"val {loss.mean:.4f} ± {loss.sem:.4f} nats/{found.unit} at context {found.context}")
+    print(f"val {loss} nats/{found.unit} at context {found.context}")
     if found.bits_per_byte is not None:
         print(f"    {found.bits_per_byte:.4f} bits/byte")
     floor = found.corpus.get("floor_nats")
     if floor is not None:
         print(f"    floor {floor:.4f}: val is {loss.mean - floor:.4f} above what can be reached")
+
+
+if __name__ == "__main__":
+    run_script(__file__)

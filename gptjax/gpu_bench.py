@@ -16,6 +16,7 @@ from pathlib import Path
 from gptjax.run.progress import duration
 from gptjax.speed.gpu_session import NOT_MEASURED, GPUSession, Part, Row
 from gptjax.system import files
+from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
 
 
@@ -81,3 +82,7 @@ def table(rows: Sequence[Row]) -> str:
         cells = (" ".join(cell.replace("|", "/").split()) for cell in dataclasses.astuple(row))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    run_script(__file__)

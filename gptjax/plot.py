@@ -9,6 +9,7 @@ from pathlib import Path
 from gptjax.explain.plots import draw_losses
 from gptjax.explain.series import read_series
 from gptjax.system import files
+from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
 
 
@@ -39,3 +40,7 @@ def _mark(text: str) -> tuple[str, float]:
     if not label or not math.isfinite(value):
         raise UserError("--mark", repr(text), "must be LABEL=LOSS", 'Try --mark "nanoGPT=1.8857".')
     return label, value
+
+
+if __name__ == "__main__":
+    run_script(__file__)

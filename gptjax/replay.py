@@ -21,10 +21,11 @@ from gptjax.explain.variant import Variant, device_of, specs_of
 from gptjax.run.evaluator import random_windows
 from gptjax.run.inputs import read_inputs, read_val_ids
 from gptjax.run.progress import counted
-from gptjax.run.reader import read_checkpoint
+from gptjax.run.reader import read_checkpoint, run_and_step
 from gptjax.system import cache, files
-from gptjax.system.command import printable
+from gptjax.system.command import run_script
 from gptjax.system.errors import RunError, UserError
+from gptjax.system.output import printable
 from gptjax.update.optim import learning_rate
 
 # Enough of val to tell a difference that matters from one that does not, in seconds on a CPU.
@@ -45,6 +46,7 @@ def replay(out_dir: str, *, devices: str, step: str, updates: int, json: str | N
     cache.keep_compiled_programs()
     available_devices()  # Keeps the CPU in reach beside a GPU that JAX_PLATFORMS asks for.
     platforms = [device_of(spec).platform for spec in specs]
+    out_dir, step = run_and_step(out_dir, step)
     found = read_checkpoint(out_dir, step)
     config = from_flat(found.meta["config"], origin="checkpoint")
     inputs = read_inputs(config, found)
@@ -102,3 +104,7 @@ def _make_updates(
         distances = [distance(variant.state.params, reference) for variant in variants]
         numbers_N3R.append([losses, grad_norms, distances])
     return np.array(numbers_N3R).transpose(1, 2, 0)
+
+
+if __name__ == "__main__":
+    run_script(__file__)

@@ -26,6 +26,7 @@ from gptjax.run.resume import ResumePlan, resume_plan
 from gptjax.run.saver import Saver, checkpoint_bytes
 from gptjax.run.template import NotFinite
 from gptjax.system import cache, files, signals
+from gptjax.system.command import run_script
 from gptjax.system.errors import RunError
 
 # Updates of about this long make a call, so that signals and the bar are never late.
@@ -238,3 +239,7 @@ class Trainer:
         if not self._length_said and self._ledger.seconds_here("step") > 2 * _CALL_SECONDS:
             self._length_said = True
             self._report.long_run(self._eta())
+
+
+if __name__ == "__main__":
+    run_script(__file__)

@@ -142,8 +142,9 @@ def validate_together(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             "optim.min_lr", optim.min_lr, f"must be ≤ learning_rate {optim.learning_rate}"
         )
-    horizon = decay_iters(config)
-    if optim.schedule != "constant" and train.max_iters and optim.warmup_iters >= horizon:
+    # Of a run that ends while it warms up, train.py warns.
+    horizon = optim.lr_decay_iters
+    if optim.schedule != "constant" and horizon and optim.warmup_iters >= horizon:
         raise UserError(
             "optim.warmup_iters",
             optim.warmup_iters,

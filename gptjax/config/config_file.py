@@ -11,6 +11,7 @@ import importlib.machinery
 import importlib.util
 import os
 import re
+import textwrap
 import traceback
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 import ml_collections
 
 import gptjax.config
-from gptjax.config.config import default_config, set_knob, validate_each
+from gptjax.config.config import default_config, flat, set_knob, validate_each
 from gptjax.config.knob import type_name
 from gptjax.config.knobs import KNOBS
 from gptjax.system.errors import UserError, did_you_mean
@@ -40,8 +41,19 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ml_collections.Confi
     config = _config_of_file(path)
     for name, text in overrides.items():
         set_knob(config, name, _parse(name, text))
+    for name, value in flat(config).items():
+        if KNOBS[name].is_path and isinstance(value, str):
+            set_knob(config, name, _home_expanded(value))
     validate_each(config)
     return config
+
+
+def _home_expanded(path: str) -> str:
+    """A path, which may stand behind `text:` or `tokens:`, with its ~ expanded."""
+    for kind in ("text:", "tokens:"):
+        if path.startswith(kind):
+            return kind + os.path.expanduser(path.removeprefix(kind))
+    return os.path.expanduser(path)
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -87,7 +99,7 @@ def _config_of_file(path: str) -> ml_collections.ConfigDict:
         config = get_config()
     except UserError:
         raise
-    except Exception as error:  # A config file is a program: it may raise anything at all.
+    except (Exception, SystemExit) as error:  # A program, which may raise anything at all.
         raise UserError("--config", _place_of(error, path), _reason(error), what_it_is) from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError("--config", path, "get_config() returned no ConfigDict", what_it_is)
@@ -128,7 +140,7 @@ def _names(config: ml_collections.ConfigDict, section: str = "") -> Iterator[str
             yield section + key
 
 
-def _place_of(error: Exception, path: str) -> str:
+def _place_of(error: BaseException, path: str) -> str:
     if isinstance(error, SyntaxError):
         return f"{path}:{error.lineno}"
     lines = [
@@ -139,7 +151,7 @@ def _place_of(error: Exception, path: str) -> str:
     return f"{path}:{lines[-1]}" if lines else path
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     # ml_collections' AttributeError and KeyError already carry "Did you mean ...?", behind a
     # list of all fields that would drown it.
     text = str(error.args[0]) if error.args else str(error)
@@ -149,8 +161,15 @@ def _reason(error: Exception) -> str:
 
 def _check_name(flag: str, name: str) -> None:
     if name not in KNOBS:
-        hint = did_you_mean(name, KNOBS) or "Names are listed by --help."
+        short = [knob for knob in KNOBS if _initials(knob) == name]
+        hint = did_you_mean(short[0] if short else name, KNOBS) or "Names are listed by --help."
         raise UserError(flag, "(unknown)", "there is no such knob", hint)
+
+
+def _initials(name: str) -> str:
+    """A knob as some write it: optim.lr of optim.learning_rate."""
+    section, dot, leaf = name.rpartition(".")
+    return section + dot + "".join(word[:1] for word in leaf.split("_"))
 
 
 def _parse(name: str, text: str) -> bool | int | float | str:
@@ -164,10 +183,16 @@ def _parse(name: str, text: str) -> bool | int | float | str:
 
 
 def knob_help() -> str:
-    """Every knob with its default, meaning and rule, a line each, for --help."""
+    """Every knob with its default, meaning and rule, for --help, in 100 columns."""
     lines = [
-        f"  {f'--config.{name}={knob.default}':<42} {knob.meaning}"
-        + (f" ({knob.rule})" if knob.rule else "")
+        textwrap.fill(
+            f"{f'--config.{name}={knob.default}':<42} {knob.meaning}"
+            + (f" ({knob.rule})" if knob.rule else ""),
+            width=100,
+            initial_indent="  ",
+            subsequent_indent=" " * 45,
+            break_on_hyphens=False,
+        )
         for name, knob in KNOBS.items()
     ]
     return "knobs, with their defaults:\n" + "\n".join(lines)

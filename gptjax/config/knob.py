@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 # What becomes of another value when a run goes on:
 #   refused   it would be another experiment
+#   content   it is taken if what it leads to is the same by its sha256, and told; else refused
 #   shown     it is taken, and told as `was → is`
 #   machine   it is as asked for now, whatever it was, and told
 #   place     it is as asked for now
-OnResume = Literal["refused", "shown", "machine", "place"]
+OnResume = Literal["refused", "content", "shown", "machine", "place"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Knob:
       on_resume: what becomes of another value when a run goes on.
       fixed_in_fork: whether a fork must keep it: arrays' shapes and dtypes follow from it.
       in_digest: whether it can change a run's numbers; watching a run cannot.
+      is_path: whether it is, or ends in, a path, whose ~ is expanded.
       nanogpt: nanoGPT's flag of the same meaning; "" for none; None if nanoGPT has no such thing:
         a run beside it must keep the default.
     """
@@ -39,6 +41,7 @@ class Knob:
     fixed_in_fork: bool = False
     in_digest: bool = True
     nanogpt: str | None = ""
+    is_path: bool = False
 
 
 def at_least(default: int, low: int, meaning: str, **more: Any) -> Knob:

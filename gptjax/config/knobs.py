@@ -22,7 +22,9 @@ KNOBS: dict[str, Knob] = {
         lambda value: 0 <= value < 2**32,
         **_EXPERIMENT,
     ),
-    "out_dir": Knob("out/run", "the run directory", "must not be empty", bool, **_PLACE),
+    "out_dir": Knob(
+        "out/run", "the run directory", "must not be empty", bool, **_PLACE, is_path=True
+    ),
     "init_from": Knob(
         "auto",
         "auto: continue the run in out_dir, else start; scratch: start, refuse a used directory; "
@@ -30,6 +32,7 @@ KNOBS: dict[str, Knob] = {
         "must not be empty",
         bool,
         **_PLACE,
+        is_path=True,
     ),
     "data.source": Knob(
         "tiny_shakespeare",
@@ -37,7 +40,8 @@ KNOBS: dict[str, Knob] = {
         "tokens:DIR (train.bin and val.bin, ids as uint16) or synthetic",
         "must not be empty",
         bool,
-        **_EXPERIMENT,
+        on_resume="content",
+        is_path=True,
     ),
     "data.fallback": one_of(
         "synthetic", ("synthetic", ""), 'used when the source cannot be had; "" makes that an error'

@@ -34,6 +34,13 @@ def available_devices(
     Raises:
       UserError: if the backend asked for is not there.
     """
+    if jax.config.values["jax_disable_jit"]:
+        raise UserError(
+            "JAX_DISABLE_JIT",
+            os.environ.get("JAX_DISABLE_JIT", ""),
+            "gptjax compiles what it computes",
+            "Unset it.",
+        )
     if n_cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", n_cpu_devices)
     asked = os.environ.get("JAX_PLATFORMS", "")
@@ -103,9 +110,10 @@ def _memory_shared(gpu_memory: float) -> Iterator[None]:
 
 def _remedy(platforms: list[str]) -> str:
     """What to do about a backend that is not there."""
-    if "cuda" in platforms and not versions.cuda_plugins():
+    asks_for_cuda = "cuda" in platforms or "gpu" in platforms
+    if asks_for_cuda and not versions.cuda_plugins():
         return 'Use JAX_PLATFORMS=cpu, or install what CUDA needs: pip install -e ".[cuda]".'
-    if "cuda" in platforms:
+    if asks_for_cuda:
         return "Use JAX_PLATFORMS=cpu, or see what nvidia-smi and CUDA_VISIBLE_DEVICES show."
     return "Use JAX_PLATFORMS=cpu."
 

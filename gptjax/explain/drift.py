@@ -123,7 +123,7 @@ def print_val(drift: Drift, *, n_tokens: int, unit: str) -> None:
                 f", {difference.mean:+.1e} ± {difference.sem:.1e} from the reference: "
                 f"{'within' if is_within else 'larger than'} one standard error of val"
             )
-        print(f"  {variant.spec}: {val.mean:.4f} ± {val.sem:.4f}{words}")
+        print(f"  {variant.spec}: {val}{words}")
 
 
 def _finite(loss: Loss) -> dict[str, float | None]:

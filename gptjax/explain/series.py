@@ -52,7 +52,7 @@ def read_series(run: str) -> Series:
       UserError: if there is no log, or no evaluation in it.
     """
     label, equals, folder = run.partition("=")
-    path = Path(folder if equals else run)
+    path = Path(folder if equals else run).expanduser()
     if not (path / "metrics.jsonl").is_file():
         raise UserError("run", path, "has no metrics.jsonl", "Give a run directory.")
     records = read_records(path / "metrics.jsonl")

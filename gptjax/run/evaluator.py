@@ -28,10 +28,15 @@ _GPU_BYTES_PER_BATCH = 2**31
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """A mean loss with its standard error, nats per token."""
+    """A mean loss with its standard error, nats per token; that of one window is infinite."""
 
     mean: float
     sem: float
+
+    def __str__(self) -> str:
+        if math.isinf(self.sem):
+            return f"{self.mean:.4f} (one window: no error bar)"
+        return f"{self.mean:.4f} ± {self.sem:.4f}"
 
 
 def mean_loss(losses_W: np.ndarray) -> Loss:

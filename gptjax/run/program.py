@@ -185,6 +185,11 @@ class CompiledTrainer:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             return np.asarray(self._learning_rate(padded_K))[: len(updates)].tolist()
 
+    def raise_peak(self, flops_per_s: float) -> None:
+        """Corrects a peak that has been reached and passed: then it was none."""
+        if flops_per_s > self.peak.flops_per_s:
+            self.peak = peak.Peak(flops_per_s, "the highest rate of this run's own updates")
+
     def hlo_text(self) -> str:
         """The compiled updates as XLA writes them down."""
         return str(self._train_steps.as_text())

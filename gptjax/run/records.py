@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +31,9 @@ def run_record(
     config = plan.config
     corpus = inputs.to_json(config.data.source)
     return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "command": shlex.join(sys.argv),
         "versions": versions(),
         **devices_module.machine(devices),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -51,8 +57,9 @@ def update_record(
 ) -> dict[str, Any]:
     """The last update's loss and, over the time since the record before, an update's time.
 
-    `seconds` are those of the run so far.
+    `seconds` are those of the run so far. A peak that is passed is raised: no MFU is above 1.
     """
+    program.raise_peak(program.flops / seconds_each)
     return {
         "step": step,
         "loss": metrics["loss"],

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 import gptjax
+from gptjax.data.token_files import TokenFiles
 from gptjax.device import devices as devices_module
 from gptjax.run.evaluator import Loss
 from gptjax.run.inputs import Inputs
@@ -55,6 +56,7 @@ class Report:
         self._log, self._display, self._ledger = log, display, ledger
         self._plan, self._inputs, self._program = plan, inputs, program
         self._last_record: dict[str, Any] = {}
+        self._loss_noted = False
         self._logged_step, self._logged_seconds = plan.step, ledger.seconds_here("step")
 
     def started(self, devices: list[jax.Device], why: str) -> None:
@@ -95,6 +97,12 @@ class Report:
             lines.append(
                 Notice("the vocabulary has 1 symbol; there is nothing to learn", "warning")
             )
+        if isinstance(corpus, TokenFiles) and 2 * corpus.highest_id < corpus.vocab_size:
+            words = (
+                f"the highest id is {corpus.highest_id:,}, far below the vocabulary's "
+                f"{corpus.vocab_size:,}: is it the right one? meta.json says it"
+            )
+            lines.append(Notice(words, "warning"))
         if splits.floor_nats is not None:
             floor = f"floor: no model can have a val loss below {splits.floor_nats:.4f}"
             lines.append(Notice(floor))
@@ -103,6 +111,14 @@ class Report:
             choice = program.attention
             words = f"attention: {choice.updates}, evaluating {choice.evaluations}: {choice.why}"
             lines.append(Notice(words))
+        warmup, max_iters = config.optim.warmup_iters, config.train.max_iters
+        if 0 < max_iters <= warmup:
+            peak = config.optim.learning_rate * max_iters / (warmup + 1)
+            words = (
+                f"the run ends while it warms up: {max_iters} updates, warmup_iters {warmup}; "
+                f"the learning rate gets to {peak:.3g} of {config.optim.learning_rate:.3g}"
+            )
+            lines.append(Notice(words, "warning"))
         if config.model.dtype == "bfloat16" and devices_module.lacks_bfloat16(device):
             words = f"this {device.platform} emulates bfloat16; float32 is faster here"
             lines.append(Notice(words, "warning"))
@@ -151,6 +167,9 @@ class Report:
     def progress(self, eta_seconds: float) -> None:
         """Shows the last `train` record and what is left."""
         record = self._last_record
+        if self._display.lost and not self._loss_noted:
+            self._loss_noted = True
+            self._log.append("note", step=record.get("step", 0), text=self._display.lost)
         if not record:
             return
         figures = {
@@ -174,7 +193,7 @@ class Report:
         self._log.append("eval", **record)
         words = (
             f"step {step}: train {losses['train'].mean:.4f}, "
-            f"val {val.mean:.4f} ± {val.sem:.4f} nats/{self._inputs.tokenizer.unit}"
+            f"val {val} nats/{self._inputs.tokenizer.unit}"
         )
         if floor_nats is not None:
             above = val.mean - floor_nats

@@ -17,8 +17,11 @@ from gptjax.update.step import TrainState
 
 def checkpoint_bytes(plan: ResumePlan, state: TrainState) -> int:
     """What a run's checkpoints may still take on the disk."""
+    config, left = plan.config, plan.config.train.max_iters - plan.step
+    # One at the start and the end, at intervals, and wherever an evaluation is the best so far.
+    n_saves = 2 + left // config.checkpoint.interval + left // config.eval.interval
     # The newest, the best and the one being written; a resumed run has the others already.
-    n_checkpoints = 1 if plan.is_resumed else plan.config.checkpoint.keep + 2
+    n_checkpoints = 1 if plan.is_resumed else min(config.checkpoint.keep + 2, n_saves)
     return n_checkpoints * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 

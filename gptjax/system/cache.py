@@ -18,7 +18,7 @@ def folder() -> Path | None:
     """In GPTJAX_CACHE_DIR, or else in the user's cache; None without a home."""
     asked = os.environ.get("GPTJAX_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
     if asked:
-        return Path(asked) / "gptjax"
+        return Path(asked).expanduser() / "gptjax"
     home = os.environ.get("HOME")
     return Path(home) / ".cache" / "gptjax" if home else None
 

@@ -32,8 +32,11 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
         if optim.schedule == "linear":
             fall_steps = optim.decay_share * horizon
             left = jnp.clip((horizon - step) / fall_steps, 0.0, 1.0)
-            return jnp.where(step < warmup, warming, floor + left * (peak - floor))
-        progress = jnp.clip((step - warmup) / (horizon - warmup), 0.0, 1.0)
+            falling = floor + left * (peak - floor)
+            # Where the fall begins before the warmup is over, the rate turns where they meet.
+            return jnp.where(step < warmup, jnp.minimum(warming, falling), falling)
+        # Of a run that ends while it warms up, nothing is left to decay.
+        progress = jnp.clip((step - warmup) / max(horizon - warmup, 1), 0.0, 1.0)
         decayed = floor + 0.5 * (1.0 + jnp.cos(jnp.pi * progress)) * (peak - floor)
         return jnp.where(step < warmup, warming, decayed)
 

@@ -174,7 +174,10 @@ CONFIG_VALUES = config_errors(
     ("optim.learning_rate=inf", "optim.learning_rate: inf; must be finite and ≥ 0"),
     ("optim.learning_rate=-1e-3", "optim.learning_rate: -0.001; must be finite and ≥ 0"),
     ("optim.min_lr=0.1", "optim.min_lr: 0.1; must be ≤ learning_rate 0.001"),
-    ("optim.warmup_iters=2", "optim.warmup_iters: 2; must be < lr_decay_iters 2"),
+    (
+        "optim.warmup_iters=2 --config.optim.lr_decay_iters=2",
+        "optim.warmup_iters: 2; must be < lr_decay_iters 2",
+    ),
     ("optim.warmup_iters=-1", "optim.warmup_iters: -1; must be ≥ 0"),
     ("optim.beta1=1.0", "optim.beta1: 1.0; must be in [0, 1)"),
     ("optim.beta2=1.0", "optim.beta2: 1.0; must be in [0, 1)"),
@@ -269,9 +272,13 @@ RUN_DIRECTORIES = cases(
     (f"out_dir={LONG_NAME}", f"out_dir: {LONG_NAME}; ", "cannot be written to: File name too long"),
     ("out_dir=trained --config.seed=3", "seed: 3; the run in trained, at step 2, has 1337", "fork"),
     (
-        "out_dir=trained --config.data.source=text:other.txt",
-        "data.source: text:other.txt; the run in trained, at step 2, has text:text.txt: that",
+        "out_dir=trained --config.data.source=synthetic",
+        "data.source: synthetic; the run in trained, at step 2, has text:text.txt: that",
         "Choose another --config.out_dir",
+    ),
+    (
+        "out_dir=trained --config.data.source=text:other.txt",
+        "data.source: other.txt; cannot be read: No such file",
     ),
     ("out_dir=trained --config.init_from=scratch", "out_dir: trained; has step 2", "auto"),
     ("out_dir=trained --config.init_from=trained", "out_dir: trained; has step 2"),

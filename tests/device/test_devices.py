@@ -3,6 +3,7 @@
 import os
 from types import SimpleNamespace
 
+import jax
 import pytest
 import tiny
 
@@ -52,6 +53,20 @@ def card(gigabytes):
     return SimpleNamespace(
         platform="gpu", memory_stats=lambda: {"bytes_limit": int(gigabytes * 2**30)}
     )
+
+
+def test_without_compiling_nothing_is_begun(monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_JIT", "1")
+    with jax.disable_jit():
+        with pytest.raises(UserError, match="JAX_DISABLE_JIT: 1; gptjax compiles.* Unset it"):
+            devices.available_devices()
+
+
+def test_gpu_is_another_word_for_cuda(monkeypatch):
+    monkeypatch.setattr(versions, "cuda_plugins", lambda: {})
+    monkeypatch.setenv("JAX_PLATFORMS", "gpu")
+    with pytest.raises(UserError, match=r'pip install -e "\.\[cuda\]"'):
+        devices.available_devices()
 
 
 def test_an_update_larger_than_the_card_is_refused_before_it_runs():

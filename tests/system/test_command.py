@@ -1,6 +1,7 @@
 """What every script shares: exit codes, the form of errors, and terminals of all kinds."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -171,7 +172,80 @@ class TestTraceback:
         assert "ZeroDivisionError" in process.stderr
 
 
+class TestLastResort:
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (MemoryError(), "gptjax: error: out of memory: "),
+            (
+                type("JaxRuntimeError", (RuntimeError,), {})("RESOURCE_EXHAUSTED: 1 GiB"),
+                "gptjax: error: out of memory: RESOURCE_EXHAUSTED: 1 GiB",
+            ),
+        ],
+    )
+    def test_an_allocation_that_fails_is_one_line(self, capsys, error, said):
+        def main(argv):
+            raise error
+
+        with pytest.raises(SystemExit) as left:
+            command.run(main)
+        assert left.value.code == 1 and capsys.readouterr().err.startswith(said)
+
+    def test_a_bug_keeps_its_traceback(self):
+        def main(argv):
+            raise type("JaxRuntimeError", (RuntimeError,), {})("INTERNAL: a bug")
+
+        with pytest.raises(RuntimeError, match="a bug"):
+            command.run(main)
+
+    def test_a_module_run_by_its_name_is_its_script(self, tmp_path):
+        ended = subprocess.run(
+            [sys.executable, "-m", "gptjax.plot", "--help"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout == run_script("plot", "--help").stdout
+
+    @pytest.mark.parametrize("path", sorted((SCRIPTS.parent / "gptjax").glob("[!_]*.py")), ids=str)
+    def test_every_command_can_be_run_by_its_name(self, path):
+        assert path.read_text().endswith('if __name__ == "__main__":\n    run_script(__file__)\n')
+
+
+class TestPaths:
+    def test_a_home_is_expanded_in_every_flag_that_takes_a_path(self, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/me")
+        flags = command.Flags(description="")
+        for name in ("out_dir", "json", "png", "prompt_file", "nanogpt", "prompt"):
+            flags.add_argument(f"--{name}")
+        given = [f"--{name}=~/x" for name in ("out_dir", "json", "png", "prompt_file", "nanogpt")]
+        found = vars(flags.parse_all([*given, "--prompt=~/x"]))
+        assert found.pop("prompt") == "~/x" and set(found.values()) == {"/home/me/x"}
+
+    def test_every_flag_that_takes_a_path_is_known_as_one(self):
+        named = re.findall(
+            r'add_argument\(\s*"--(\w+)"[^)]*metavar="(?:FILE|DIR|PATH)"',
+            "".join(path.read_text() for path in SCRIPTS.glob("*.py")),
+        )
+        assert named and set(named) <= command._PATHS
+
+
 class TestFlags:
+    def test_a_value_may_begin_with_a_dash(self):
+        flags = command.Flags(description="")
+        flags.add_argument("--prompt")
+        flags.add_argument("--seed", type=int)
+        found = flags.parse_all(["--prompt", "-hello", "--seed", "-3"])
+        assert (found.prompt, found.seed) == ("-hello", -3)
+        with pytest.raises(UserError, match="expected one argument"):
+            flags.parse_all(["--prompt", "--seed=3"])
+
+    def test_what_may_have_been_meant_is_said(self):
+        flags = command.Flags(description="", hint=lambda argument: f"Not {argument}.")
+        with pytest.raises(UserError, match=r"unexpected argument\. Not --x=1\."):
+            flags.parse_all(["--x=1"])
+
     def test_errors_have_the_common_form(self):
         flags = command.Flags(description="")
         flags.add_argument("--steps", type=int, required=True)
@@ -216,6 +290,7 @@ class TestHelp:
         assert (process.returncode, process.stderr) == (0, "")
         for word in words:
             assert word in process.stdout
+        assert max(map(len, process.stdout.splitlines())) <= 100
         assert seconds < 1.5
 
     def test_every_script_has_it(self):

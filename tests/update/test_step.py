@@ -236,6 +236,46 @@ def test_learning_rate_warms_up_decays_and_stays():
     assert np.isclose(float(optim.learning_rate(constant)(jnp.asarray(11, jnp.int32))), 1e-3)
 
 
+@pytest.mark.parametrize("horizon", [0, 7, 40])
+@pytest.mark.parametrize("warmup", [0, 1, 5, 25, 60])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("decay_share", [0.1, 0.6, 1.0])
+def test_no_schedule_jumps(schedule, warmup, decay_share, horizon):
+    """Between two updates the rate changes by no more than its steepest slope."""
+    if horizon and warmup >= horizon and schedule != "constant":
+        pytest.skip("refused: the rate would fall before it has risen")
+    settings = tiny.config(
+        optim__schedule=schedule,
+        optim__warmup_iters=warmup,
+        optim__decay_share=decay_share,
+        optim__lr_decay_iters=horizon,
+        train__max_iters=40,
+    )
+    peak, floor = settings.optim.learning_rate, settings.optim.min_lr
+    rates = np.asarray(optim.learning_rate(settings)(jnp.arange(40)))
+    rising, falling = peak / (warmup + 1), peak - floor
+    n_falling = decay_share * (horizon or 40)
+    if schedule == "cosine":  # Half a turn of the cosine is steepest in its middle.
+        n_falling = max((horizon or 40) - warmup, 1) / (np.pi / 2)
+    steepest = max(rising, falling / n_falling if schedule != "constant" else 0)
+    assert np.abs(np.diff(rates)).max() <= 1.001 * steepest
+    assert rates.max() <= 1.0001 * peak and rates.min() > 0
+
+
+def test_a_warmup_that_overlaps_the_fall_turns_where_they_meet():
+    """A straight line of 20 updates over 40, begun while 30 updates of warmup are under way."""
+    settings = tiny.config(
+        optim__schedule="linear",
+        optim__warmup_iters=30,
+        optim__decay_share=0.5,
+        train__max_iters=40,
+    )
+    rates = np.asarray(optim.learning_rate(settings)(jnp.arange(40)))
+    rising = 1e-3 * (np.arange(40) + 1) / 31
+    falling = 1e-4 + np.clip((40 - np.arange(40)) / 20, 0, 1) * 9e-4
+    np.testing.assert_allclose(rates, np.minimum(rising, falling), rtol=1e-5)
+
+
 def test_decay_spares_vectors():
     """With gradients of zero only decay moves a weight: matrices shrink, vectors stay."""
     settings = tiny.config(optim__warmup_iters=0, train__max_iters=10)
