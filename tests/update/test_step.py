@@ -1,6 +1,7 @@
 """Updates: how they are cut up does not matter, and they learn."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -236,14 +237,19 @@ def test_learning_rate_warms_up_decays_and_stays():
     assert np.isclose(float(optim.learning_rate(constant)(jnp.asarray(11, jnp.int32))), 1e-3)
 
 
-@pytest.mark.parametrize("horizon", [0, 7, 40])
-@pytest.mark.parametrize("warmup", [0, 1, 5, 25, 60])
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-@pytest.mark.parametrize("decay_share", [0.1, 0.6, 1.0])
+# (schedule, warmup, decay_share, horizon); what would fall before it has risen is refused.
+SCHEDULES = [
+    case
+    for case in itertools.product(
+        ("cosine", "linear", "constant"), (0, 1, 5, 25, 60), (0.1, 0.6, 1.0), (0, 7, 40)
+    )
+    if case[0] == "constant" or case[3] == 0 or case[1] < case[3]
+]
+
+
+@pytest.mark.parametrize(("schedule", "warmup", "decay_share", "horizon"), SCHEDULES)
 def test_no_schedule_jumps(schedule, warmup, decay_share, horizon):
     """Between two updates the rate changes by no more than its steepest slope."""
-    if horizon and warmup >= horizon and schedule != "constant":
-        pytest.skip("refused: the rate would fall before it has risen")
     settings = tiny.config(
         optim__schedule=schedule,
         optim__warmup_iters=warmup,
