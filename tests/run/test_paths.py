@@ -13,16 +13,12 @@ from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.rescue import rescue
 
 NAMES = {
-    "brackets": "[2026] x",
-    "star and question mark": "a*b?",
-    "backslash": "back\\slash",
-    "newline": "two\nlines",
+    "brackets and stars": "[2026] a*b?",
+    "backslash and newline": "back\\slash\ntwo lines",
     "address": "gs:",
-    "quotes and dollar": 'it\'s "$HOME"',
     "home": "~",
     "not UTF-8": os.fsdecode(b"caf\xe9"),
-    "every other printable ASCII character": "!#%&()+,-.0:;<=>@A^_`a{|}",
-    "accents": "ünïcode",
+    "every other printable ASCII character": "!\"#$%&'()+,-.0:;<=>@A^_`a{|}",
 }
 
 
