@@ -1,4 +1,4 @@
-"""Reading the checkpoints of a run, finished or running; nothing is written."""
+"""Reading the checkpoints of a run, finished or running; nothing is written but by rescue."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Report:
         if isinstance(corpus, TokenFiles) and 2 * corpus.highest_id < corpus.vocab_size:
             words = (
                 f"the highest id is {corpus.highest_id:,}, far below the vocabulary's "
-                f"{corpus.vocab_size:,}: is it the right one? meta.json says it"
+                f"{corpus.vocab_size:,}; check vocab_size in meta.json"
             )
             lines.append(Notice(words, "warning"))
         if splits.floor_nats is not None:

@@ -7,10 +7,6 @@ import contextlib
 import sys
 from pathlib import Path
 
-from etils import epath
-from orbax.checkpoint._src.serialization.ocdbt_utils import merge_ocdbt_per_process_files
-from orbax.checkpoint._src.serialization.tensorstore_utils import get_ts_context
-
 from gptjax.system.files import plain_path
 
 
@@ -22,9 +18,16 @@ def rescue(step_folder: Path) -> None:
     no list of them. This is Orbax's own merge, on a plain path.
     """
     state = step_folder / "state"
+    if state.is_symlink():  # What it leads to is not ours to write into.
+        return
     is_skipped = not (state / "manifest.ocdbt").exists() and any(state.glob("ocdbt.process_*"))
     if not is_skipped:
         return
+    # Of Orbax's own modules, which may move: only who needs them depends on where they are.
+    from etils import epath
+    from orbax.checkpoint._src.serialization.ocdbt_utils import merge_ocdbt_per_process_files
+    from orbax.checkpoint._src.serialization.tensorstore_utils import get_ts_context
+
     with plain_path(state) as plain, contextlib.suppress(Exception):  # Then it is damaged.
         merge = merge_ocdbt_per_process_files(
             epath.Path(plain), get_ts_context(use_ocdbt=True), use_zarr3=False

@@ -56,7 +56,8 @@ class Flags(argparse.ArgumentParser):
         takes_value = {name for a in self._actions if a.nargs is None for name in a.option_strings}
         joined: list[str] = []
         for argument in arguments:
-            is_value = argument.startswith("-") and argument.partition("=")[0] not in takes_value
+            is_flag = argument.partition("=")[0] in self._option_string_actions
+            is_value = argument.startswith("-") and not is_flag
             if joined and joined[-1] in takes_value and is_value:
                 joined[-1] += f"={argument}"
             else:

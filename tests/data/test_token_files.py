@@ -453,8 +453,14 @@ def test_p23_a_hostile_meta_pkl_is_refused_and_runs_nothing(tmp_path, content, w
     assert sorted(os.listdir(tmp_path)) == ["meta.pkl"]
 
 
-def test_a_vocabulary_far_above_the_ids_is_warned_of(tmp_path):
-    folder = write(tmp_path / "tokens")
-    assert token_files.read(str(folder)).highest_id == max(
-        int(np.fromfile(folder / file, "uint16").max()) for file in ("train.bin", "val.bin")
-    )
+def test_a_vocabulary_far_above_the_ids_is_warned_of(tmp_path, capsys):
+    """Of the right one nothing is said."""
+    for vocab_size, is_warned in ((41, False), (1000, True)):
+        folder = write(tmp_path / str(vocab_size), meta=META | {"vocab_size": vocab_size})
+        for file in ("train.bin", "val.bin"):
+            (np.arange(400) % 41).astype("uint16").tofile(folder / file)
+        assert token_files.read(str(folder)).highest_id == 40
+        config = runs.settings(tmp_path, data__source=f"tokens:{folder}", train__max_iters=0)
+        assert runs.start(config, tmp_path / f"run{vocab_size}") == 0
+        words = "warning: the highest id is 40, far below the vocabulary's 1,000; check vocab_size"
+        assert (words in capsys.readouterr().out) == is_warned

@@ -49,6 +49,13 @@ def test_p26_arrays_that_orbax_forgot_to_list_are_found(tmp_path, capsys):
     assert "list" not in capsys.readouterr().err  # There was nothing to do.
     (state / "manifest.ocdbt").unlink()
     shutil.rmtree(state / "d")
+    # Behind a link nothing is written.
+    moved = state.rename(tmp_path / "moved")
+    state.symlink_to(moved)
+    rescue(state.parent)
+    assert not (moved / "manifest.ocdbt").exists()
+    state.unlink()
+    moved.rename(state)
     capsys.readouterr()
     with Checkpoints(out_dir, read_only=True) as checkpoints:
         found = checkpoints.restore(12)

@@ -240,6 +240,8 @@ class TestFlags:
         assert (found.prompt, found.seed) == ("-hello", -3)
         with pytest.raises(UserError, match="expected one argument"):
             flags.parse_all(["--prompt", "--seed=3"])
+        with pytest.raises(UserError, match="expected one argument"):
+            flags.parse_all(["--prompt", "--help"])
 
     def test_what_may_have_been_meant_is_said(self):
         flags = command.Flags(description="", hint=lambda argument: f"Not {argument}.")
