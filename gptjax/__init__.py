@@ -1,8 +1,15 @@
 """gptjax: train small GPTs with JAX on a laptop or a GPU, and know why a run came out as it did."""
 
+from __future__ import annotations
+
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gptjax.system import versions
+
+if TYPE_CHECKING:
+    from gptjax.notebook import Run
 
 __version__ = "0.2.0"
 
@@ -11,3 +18,16 @@ __version__ = "0.2.0"
 STARTED = time.perf_counter()
 
 versions.bridge_flax()
+
+
+def open_run(path: str | Path, *, step: str | int = "best") -> Run:
+    """A run directory: its config, its log, its losses, its text, its model (docs/python.md).
+
+    `step` is the checkpoint that is meant: best, latest or a number.
+
+    Raises:
+      UserError: if there is no run.
+    """
+    from gptjax.notebook import Run  # JAX is imported only now
+
+    return Run(path, step=step)

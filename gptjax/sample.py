@@ -29,48 +29,48 @@ _TOKENS_PER_DISPATCH = 32
 _LARGEST_PROMPT_FILE = 1_000_000  # bytes
 
 
-def sample(
-    out_dir: str,
-    *,
-    step: str,
-    prompt: str,
-    prompt_file: str,
-    num_samples: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int,
-    seed: int,
-    stride: int,
-) -> None:
-    """Prints `num_samples` continuations of a prompt, the first one as it is written.
+def sample(*out_dirs: str, step: str, prompt: str, prompt_file: str, **settings: Any) -> None:
+    """Prints continuations of a prompt, the first one as it is written; of several runs by turns.
 
-    A full window moves on by `stride` tokens at once: 1 is nanoGPT's way, more is quicker. An
-    empty prompt starts from the tokenizer's own, a newline where it has one.
+    An empty prompt starts from the tokenizer's own, a newline where it has one. `settings` are
+    num_samples, max_new_tokens, temperature, top_k, seed and stride: a full window moves on by
+    `stride` tokens at once; 1 is nanoGPT's way, more is quicker.
 
     Raises:
-      UserError: for a number out of range, a character the model does not know, or no checkpoint.
+      UserError: for a number out of range, a character a model does not know, or no checkpoint.
     """
-    _check_ranges(num_samples, max_new_tokens, temperature, top_k, seed)
+    _check_ranges(**settings)
     text = _prompt_text(prompt, prompt_file)
+    prepare()
+    found = read_checkpoint(*run_and_step(out_dirs[0], step))
+    text = text or stored_tokenizer(found.meta).default_prompt
+    print_samples(text, _continuations(found, text, **settings), stored_tokenizer(found.meta))
+
+
+def prepare() -> None:
+    """What comes before the first checkpoint is read."""
     cache.keep_compiled_programs()
     available_devices()  # Asked for here, a backend that is missing is a clear error.
-    out_dir, step = run_and_step(out_dir, step)
-    found = read_checkpoint(out_dir, step)
+
+
+def sampled_texts(
+    found: Checkpoint, *, prompt: str, prompt_file: str, **settings: Any
+) -> list[str]:
+    """The texts that `sample` prints of a checkpoint, each with its prompt; raises the same."""
+    _check_ranges(**settings)
     tokenizer = stored_tokenizer(found.meta)
-    text = text or tokenizer.default_prompt
-    ids = tokenizer.encode(text, what="prompt")
+    text = _prompt_text(prompt, prompt_file) or tokenizer.default_prompt
+    tokens_BT = np.concatenate(list(_continuations(found, text, **settings)), axis=1)
+    return [text + tokenizer.decode(tokens_T) for tokens_T in tokens_BT]
+
+
+def _continuations(
+    found: Checkpoint, text: str, *, stride: int, **settings: Any
+) -> Iterator[np.ndarray]:
+    """What `generated_tokens` yields for a prompt, after a look at the prompt and the stride."""
+    ids = stored_tokenizer(found.meta).encode(text, what="prompt")
     _check_window(found, n_prompt=len(ids), stride=stride)
-    chunks = generated_tokens(
-        found,
-        ids,
-        num_samples=num_samples,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        seed=seed,
-        stride=stride,
-    )
-    print_samples(text, chunks, tokenizer)
+    return generated_tokens(found, ids, stride=stride, **settings)
 
 
 def print_samples(text: str, chunks: Iterable[np.ndarray], tokenizer: Tokenizer) -> None:
@@ -127,8 +127,15 @@ def _check_window(found: Checkpoint, *, n_prompt: int, stride: int) -> None:
 
 
 def _check_ranges(
-    num_samples: int, max_new_tokens: int, temperature: float, top_k: int, seed: int
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    stride: int,
 ) -> None:
+    """Raises UserError for a number out of range; `stride` is for the model to judge."""
     if num_samples < 1:
         raise UserError("--num_samples", num_samples, "must be ≥ 1")
     if max_new_tokens < 1:
