@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from rich.console import Console
+from rich.text import Text
 
 from gptjax.data.tokenizer import Tokenizer
 from gptjax.device import kernels
 from gptjax.device.devices import available_devices
+from gptjax.explain import side_by_side
+from gptjax.explain.side_by_side import Written
 from gptjax.model import generate
 from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.metadata import model_config, stored_tokenizer
 from gptjax.run.reader import read_checkpoint, run_and_step
+from gptjax.run.scores import scores
 from gptjax.system import cache
 from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
@@ -30,7 +35,7 @@ _LARGEST_PROMPT_FILE = 1_000_000  # bytes
 
 
 def sample(*out_dirs: str, step: str, prompt: str, prompt_file: str, **settings: Any) -> None:
-    """Prints continuations of a prompt, the first one as it is written; of several runs by turns.
+    """Prints continuations of a prompt: a run's as they are written, several runs' side by side.
 
     An empty prompt starts from the tokenizer's own, a newline where it has one. `settings` are
     num_samples, max_new_tokens, temperature, top_k, seed and stride: a full window moves on by
@@ -41,10 +46,36 @@ def sample(*out_dirs: str, step: str, prompt: str, prompt_file: str, **settings:
     """
     _check_ranges(**settings)
     text = _prompt_text(prompt, prompt_file)
+    labels = side_by_side.labels_of(out_dirs) if len(out_dirs) > 1 else []
     prepare()
-    found = read_checkpoint(*run_and_step(out_dirs[0], step))
-    text = text or stored_tokenizer(found.meta).default_prompt
-    print_samples(text, _continuations(found, text, **settings), stored_tokenizer(found.meta))
+    all_found = [read_checkpoint(*run_and_step(out_dir, step)) for out_dir in out_dirs]
+    tokenizers = [stored_tokenizer(found.meta) for found in all_found]
+    text = text or tokenizers[0].default_prompt
+    if len(out_dirs) == 1:
+        print_samples(text, _continuations(all_found[0], text, **settings), tokenizers[0])
+        return
+    for label, tokenizer in zip(labels, tokenizers, strict=True):
+        tokenizer.encode(text, what=f"prompt, for {label}")
+    side_by_side.print_side_by_side(labels, _judged(labels, all_found, text, **settings))
+
+
+def _judged(
+    labels: Sequence[str], all_found: Sequence[Checkpoint], text: str, **settings: Any
+) -> list[list[Written]]:
+    """Row after row a continuation of each run, with what every run's model makes of it."""
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # Elsewhere it is silent.
+    texts: list[str] = []
+    for label, found in zip(labels, all_found, strict=True):
+        with console.status(Text(printable(f"{label} writes")), spinner="dots"):
+            texts += _continued(found, text, **settings)
+    with console.status("all of it is read by every model"):
+        scores_RN = [scores(found, text, texts) for found in all_found]
+    written = [
+        Written(text + more, list(judgements))
+        for more, *judgements in zip(texts, *scores_RN, strict=True)
+    ]
+    n_rows = settings["num_samples"]
+    return [written[row::n_rows] for row in range(n_rows)]
 
 
 def prepare() -> None:
@@ -58,10 +89,14 @@ def sampled_texts(
 ) -> list[str]:
     """The texts that `sample` prints of a checkpoint, each with its prompt; raises the same."""
     _check_ranges(**settings)
-    tokenizer = stored_tokenizer(found.meta)
-    text = _prompt_text(prompt, prompt_file) or tokenizer.default_prompt
+    text = _prompt_text(prompt, prompt_file) or stored_tokenizer(found.meta).default_prompt
+    return [text + more for more in _continued(found, text, **settings)]
+
+
+def _continued(found: Checkpoint, text: str, **settings: Any) -> list[str]:
+    """What follows a prompt, of each sample."""
     tokens_BT = np.concatenate(list(_continuations(found, text, **settings)), axis=1)
-    return [text + tokenizer.decode(tokens_T) for tokens_T in tokens_BT]
+    return [stored_tokenizer(found.meta).decode(tokens_T) for tokens_T in tokens_BT]
 
 
 def _continuations(
