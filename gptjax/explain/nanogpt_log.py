@@ -13,6 +13,7 @@ from gptjax.explain.nanogpt_config import Config, Seen
 from gptjax.explain.nanogpt_facts import facts_of
 from gptjax.explain.nanogpt_lines import Evaluation, Iteration, Torn, lines_of
 from gptjax.explain.nanogpt_times import Clock
+from gptjax.explain.recipes import with_recipe
 from gptjax.explain.series import Evaluations, Fact, Series, Updates
 from gptjax.system.errors import UserError
 
@@ -195,7 +196,7 @@ def read_log(path: Path, label: str) -> Series:
         facts["shown_mfu"] = Fact(float(mfu_U[is_shown][-1]), "log")
     seconds_E, seconds_U = clock.seconds()
     unknown_E, unknown_U = (np.full(len(x), math.nan) for x in (step_E, number_U))
-    return Series(
+    series = Series(
         label=label,
         path=str(path),
         program="nanoGPT",
@@ -212,6 +213,7 @@ def read_log(path: Path, label: str) -> Series:
         facts=facts,
         notes=(*notes, *clock.notes()),
     )
+    return with_recipe(series)
 
 
 def _divisor(number_X: np.ndarray) -> int:

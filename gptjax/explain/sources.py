@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gptjax.explain.gptjax_run import read_run
 from gptjax.explain.nanogpt_log import read_log
+from gptjax.explain.recipes import with_recipe
 from gptjax.explain.series import Series
 from gptjax.system.errors import UserError
 
@@ -27,7 +28,7 @@ def read_series(argument: str) -> Series:
     if path.is_file() and path.name == "metrics.jsonl":
         path, label = path.parent, path.resolve().parent.name
     if path.is_dir():
-        return read_run(path, label)
+        return with_recipe(read_run(path, label))
     if not path.exists():
         raise UserError("run", path, "does not exist", "Give a run directory or a nanoGPT log.")
     return read_log(path, label)
