@@ -57,12 +57,17 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
     Raises:
       UserError: if there is no such checkpoint, or the context is longer than the model's.
     """
+    out_dir, step = run_and_step(out_dir, step)
+    print_evaluation(out_dir, loss_of(out_dir, step=step, context=context))
+
+
+def loss_of(out_dir: str, *, step: str, context: int) -> Evaluation:
+    """What `evaluate` prints; `step` is best, latest or a number."""
     cache.keep_compiled_programs()
     available_devices()  # Asked for here, a backend that is missing is a clear error.
-    out_dir, step = run_and_step(out_dir, step)
     found = read_checkpoint(out_dir, step)
     ids = read_val_ids(Path(out_dir), found.meta["val_sha256"])
-    print_evaluation(out_dir, measure_loss(found, ids, context=context))
+    return measure_loss(found, ids, context=context)
 
 
 def measure_loss(found: Checkpoint, ids: np.ndarray, *, context: int) -> Evaluation:
