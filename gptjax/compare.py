@@ -160,7 +160,7 @@ def _at_shorter_context(pair: Pair) -> tuple[str, Reading] | None:
     longer, shorter_size = (pair.a, size_b) if size_a > size_b else (pair.b, size_a)
     if longer.program != "gptjax" or not (Path(longer.path) / "checkpoints").is_dir():
         return None
-    from gptjax.evaluate import loss_of  # JAX is imported only for this.
+    from gptjax.run.whole_split import loss_of  # JAX is imported only for this.
 
     Console(stderr=True).print(f"evaluating {printable(longer.label)} at context {shorter_size}")
     loss = loss_of(longer.path, step="best", context=shorter_size).loss

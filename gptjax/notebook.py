@@ -17,13 +17,13 @@ from gptjax import sample
 from gptjax.config.config import from_flat
 from gptjax.data.tokenizer import Tokenizer
 from gptjax.device import kernels
-from gptjax.evaluate import Evaluation, measure_loss
 from gptjax.model.gpt import GPT
 from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.inputs import read_val_ids
 from gptjax.run.metadata import model_config, stored_tokenizer
 from gptjax.run.reader import read_checkpoint, run_and_step
 from gptjax.run.runlog import read_records
+from gptjax.run.whole_split import Evaluation, measure_loss
 from gptjax.system.errors import UserError
 from gptjax.update.step import model_graph
 
