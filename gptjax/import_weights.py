@@ -42,6 +42,9 @@ _CHECKED_TOKENS = 8192
 # More than chance and another choice of windows make of the same loss, nats.
 _SUSPICIOUS_NATS = 0.3
 
+# Characters of a line that names nanoGPT's flags.
+_LONGEST_LIST = 500
+
 
 def import_weights(ckpt: str, out_dir: str, *, data: str) -> None:
     """Makes a run directory of nanoGPT's `ckpt`: weights, AdamW's state, schedule and settings.
@@ -193,7 +196,8 @@ def _tell(
     print(f"val {loss} nats/{unit} on up to {_CHECKED_TOKENS:,} tokens of {corpus}{theirs}")
     if found.val_nats is not None and loss.mean > found.val_nats + _SUSPICIOUS_NATS:
         print(f"WARNING: that is far more; were these weights trained on {corpus}?")
-    print(f"not carried over: {', '.join(found.left_out)}; batches are drawn as gptjax draws them")
+    left_out = printable(", ".join(found.left_out)[:_LONGEST_LIST])
+    print(f"not carried over: {left_out}; batches are drawn as gptjax draws them")
     is_done = found.values["train.max_iters"] <= found.step
     more = f" --config.train.max_iters=N, N above {found.step}" if is_done else ""
     command = "python scripts/train.py --config configs/shakespeare_char.py"

@@ -72,7 +72,9 @@ def knobs_of(flags: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     # Elsewhere nanoGPT computes in float32, whatever its dtype says.
     if "cuda" not in _value(flags, "device", ""):
         values["model.dtype"] = "float32"
-    left = [flag for flag in flags if flag not in {*_READ, *(k.nanogpt for k in KNOBS.values())}]
+    left = [
+        str(flag) for flag in flags if flag not in {*_READ, *(k.nanogpt for k in KNOBS.values())}
+    ]
     if values["model.dtype"] == "float16":
         values["model.dtype"] = "float32"
         left.append("dtype=float16")

@@ -138,7 +138,12 @@ def _check_parts(stored: Any) -> None:
     if not is_number or np.ndim(loss):
         raise ValueError(f"its best_val_loss is {loss!r:.20}")
     name, size = stored["config"].get("dataset"), stored["model_args"].get("vocab_size")
-    if not isinstance(name, str) or type(size) is not int or not 0 < size < 2**31:
+    if (
+        not isinstance(name, str)
+        or len(name) > 4096
+        or type(size) is not int
+        or not 0 < size < 2**31
+    ):
         raise ValueError(f"its dataset is {name!r:.20}, its vocab_size {size!r:.20}")
 
 

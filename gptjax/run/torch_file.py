@@ -20,6 +20,9 @@ from gptjax.system.files import write_atomically
 
 _EXTRA = 'Install it: pip install -e ".[torch]"'
 
+# Before it, torch.load could be made to run code even so (CVE-2025-32434).
+_FIRST_SAFE = (2, 6)
+
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -61,15 +64,20 @@ def write(path: Path, content: Any, *, flag: str) -> None:
 
 
 def check_torch(path: Path, *, flag: str) -> None:
-    """Raises UserError, naming `flag`, where torch is not installed."""
+    """Raises UserError, naming `flag`, where torch is not installed or too old."""
     _torch(flag, path)
 
 
 def _torch(flag: str, path: Path) -> Any:
     try:
-        return importlib.import_module("torch")
+        torch = importlib.import_module("torch")
     except ImportError as error:
         raise UserError(flag, path, "needs torch (PyTorch)", _EXTRA) from error
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < _FIRST_SAFE:
+        first = ".".join(map(str, _FIRST_SAFE))
+        words = f"needs torch {first} or newer, to be safe from what is in it; found"
+        raise UserError(flag, path, f"{words} {torch.__version__}", _EXTRA)
+    return torch
 
 
 def _check_archive(path: Path, flag: str) -> None:

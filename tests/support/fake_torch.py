@@ -43,6 +43,8 @@ def load(path, *, weights_only, map_location):
 def install(monkeypatch) -> types.ModuleType:
     """Makes this what `import torch` finds; returns it."""
     module = types.ModuleType("torch")
-    vars(module).update(Tensor=Tensor, from_numpy=from_numpy, save=save, load=load)
+    vars(module).update(
+        __version__="2.13.0+fake", Tensor=Tensor, from_numpy=from_numpy, save=save, load=load
+    )
     monkeypatch.setitem(sys.modules, "torch", module)
     return module

@@ -183,6 +183,7 @@ def test_p23_torch_loads_tensors_and_plain_data_alone():
     used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert {name for name in used if name.startswith("torch.")} == {
         "torch.Tensor",
+        "torch.__version__",
         "torch.from_numpy",
         "torch.load",
         "torch.save",
