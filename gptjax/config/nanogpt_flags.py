@@ -72,9 +72,8 @@ def knobs_of(flags: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     # Elsewhere nanoGPT computes in float32, whatever its dtype says.
     if "cuda" not in _value(flags, "device", ""):
         values["model.dtype"] = "float32"
-    left = [
-        str(flag) for flag in flags if flag not in {*_READ, *(k.nanogpt for k in KNOBS.values())}
-    ]
+    known = {*_READ, *(knob.nanogpt for knob in KNOBS.values())}
+    left = [str(flag) for flag in flags if flag not in known]
     if values["model.dtype"] == "float16":
         values["model.dtype"] = "float32"
         left.append("dtype=float16")

@@ -26,6 +26,9 @@ from gptjax.update.step import TrainState
 _PARTS = ("model", "optimizer", "model_args", "config", "iter_num", "best_val_loss")
 _MODEL_ARGS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout")
 
+# Of a dataset, which is a folder: Linux has no longer paths.
+_LONGEST_NAME = 4096
+
 # nanoGPT's best_val_loss before any evaluation.
 _NO_LOSS = 1e9
 
@@ -138,12 +141,8 @@ def _check_parts(stored: Any) -> None:
     if not is_number or np.ndim(loss):
         raise ValueError(f"its best_val_loss is {loss!r:.20}")
     name, size = stored["config"].get("dataset"), stored["model_args"].get("vocab_size")
-    if (
-        not isinstance(name, str)
-        or len(name) > 4096
-        or type(size) is not int
-        or not 0 < size < 2**31
-    ):
+    is_name = isinstance(name, str) and len(name) <= _LONGEST_NAME
+    if not is_name or type(size) is not int or not 0 < size < 2**31:
         raise ValueError(f"its dataset is {name!r:.20}, its vocab_size {size!r:.20}")
 
 
