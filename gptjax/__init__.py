@@ -2,7 +2,12 @@
 
 import time
 
-from gptjax.system import versions
+from gptjax.system import interrupt
+
+# First of all: from here on Ctrl-C ends a script of ours at once.
+interrupt.end_scripts_at_once()
+
+from gptjax.system import versions  # noqa: E402
 
 __version__ = "0.2.0"
 

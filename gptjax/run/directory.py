@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from gptjax.system import signals
 from gptjax.system.errors import UserError
 from gptjax.system.files import free_space
 
@@ -54,14 +56,21 @@ def locked(run_dir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
+        remove = functools.partial(_remove_unused, run_dir, made)
         try:
-            yield
+            with signals.tidied(remove):
+                yield
         finally:
-            if not is_used(run_dir):
-                (run_dir / _LOCK).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # Somebody has put something there meanwhile.
-                    for folder in made:
-                        folder.rmdir()
+            remove()
+
+
+def _remove_unused(run_dir: Path, made: Sequence[Path]) -> None:
+    """Leaves no trace of a run that has not begun: `made` are the folders made for it."""
+    if not is_used(run_dir):
+        (run_dir / _LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Somebody has put something there meanwhile.
+            for folder in made:
+                folder.rmdir()
 
 
 def check_empty(run_dir: Path) -> None:

@@ -42,6 +42,8 @@ def run_record(
         "precision": precision(config),
         **costs,
         **{f"corpus_{name}": value for name, value in corpus.items()},
+        "vocab_size": inputs.tokenizer.vocab_size,
+        **{f"{split}_tokens": n_tokens for split, n_tokens in inputs.n_tokens.items()},
         "parent": plan.parent,
     }
 

@@ -9,7 +9,6 @@ import re
 import signal
 import statistics
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from gptjax.config.nanogpt_flags import flags_of
 from gptjax.data import corpus
 from gptjax.speed.process import Finished, child_process, failure_of, peak_bytes, run
 from gptjax.system.errors import UserError
+from gptjax.system.files import temporary_folder
 
 # "iter 12: loss 2.1, time 31.08ms, mfu 0.07%"
 _ITERATION = re.compile(r"^iter (\d+): loss .*, time ([\d.]+)ms")
@@ -87,7 +87,7 @@ class NanoGPT:
     def stepping(self, config: ml_collections.ConfigDict) -> Iterator[Stepping]:
         """Its train.py, held still except while updates are timed."""
         endless = {"max_iters": 10**9, "eval_interval": 10**9, "eval_iters": 1}
-        with tempfile.TemporaryDirectory() as out_dir:
+        with temporary_folder() as out_dir:
             command = self._train_command(config, out_dir, endless)
             with child_process(command, self._folder, {}) as (child, errors):
                 yield Stepping(
@@ -97,7 +97,7 @@ class NanoGPT:
                 )
 
     def _train_command(
-        self, config: ml_collections.ConfigDict, out_dir: str, changes: Mapping[str, object]
+        self, config: ml_collections.ConfigDict, out_dir: str | Path, changes: Mapping[str, object]
     ) -> list[str]:
         flags = nanogpt_flags(config) | {
             "out_dir": out_dir,
