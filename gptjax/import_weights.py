@@ -13,8 +13,9 @@ from gptjax.config.config_file import home_expanded
 from gptjax.config.knobs import KNOBS
 from gptjax.data import batches, nanogpt_meta, token_files
 from gptjax.data.tokenizer import CharTokenizer
-from gptjax.device import flops, kernels
+from gptjax.device import kernels
 from gptjax.device.devices import available_devices, machine
+from gptjax.device.formula import formula_flops
 from gptjax.model.gpt import n_parameters
 from gptjax.run import directory, nanogpt_checkpoint, runlog
 from gptjax.run.checkpoint import Checkpoint, Checkpoints
@@ -171,7 +172,13 @@ def _log(
     """The records of a run of which no more is known than where nanoGPT's updates have led."""
     config, step = plan.config, found.step
     n_tokens, n_params = config.train.batch_size * model.block_size, n_parameters(state.params)
-    n_flops = flops.formula_flops(model, n_params, n_tokens)
+    n_flops = formula_flops(
+        n_layer=model.n_layer,
+        n_embd=model.n_embd,
+        block_size=model.block_size,
+        n_params=n_params,
+        n_tokens=n_tokens,
+    )
     costs = {"n_params": n_params, "formula_flops_per_update": n_flops}
     imported = {"program": "nanoGPT", "file": str(found.path), "dataset": found.dataset}
     log.append("run", **run_record(plan, inputs, costs, devices), imported=imported)

@@ -92,19 +92,26 @@ def made_whole(run_dir: Path) -> Iterator[Path]:
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     building = run_dir.with_name(f".gptjax.{os.getpid()}.tmp")
     shutil.rmtree(building, ignore_errors=True)  # A killed process of this number may have left it.
+    remove = functools.partial(_remove_building, building, made)
     try:
-        building.mkdir()
-        yield building
-        try:
-            os.replace(building, run_dir)  # Takes the place of an empty folder.
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise UserError("--out_dir", run_dir, f"cannot be made: {reason}") from error
+        with signals.tidied(remove):
+            building.mkdir()
+            yield building
+            try:
+                os.replace(building, run_dir)  # Takes the place of an empty folder.
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                raise UserError("--out_dir", run_dir, f"cannot be made: {reason}") from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
-        with contextlib.suppress(OSError):  # Those that hold something by now stay.
-            for folder in made:
-                folder.rmdir()
+        remove()
+
+
+def _remove_building(building: Path, made: Sequence[Path]) -> None:
+    """Leaves no trace of a run that was not made: `made` are the folders made for it."""
+    shutil.rmtree(building, ignore_errors=True)
+    with contextlib.suppress(OSError):  # Those that hold something by now stay.
+        for folder in made:
+            folder.rmdir()
 
 
 def _lock_file(run_dir: Path) -> TextIO:

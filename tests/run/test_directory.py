@@ -1,6 +1,9 @@
 """A run directory that is made whole or not at all."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -41,3 +44,25 @@ def test_what_is_in_the_directory_stays(tmp_path):
     ):
         (run_dir / "theirs").write_text("")  # Another process was quicker.
     assert os.listdir(tmp_path) == ["run"] and os.listdir(run_dir) == ["theirs"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_ends_the_command_leaves_nothing(tmp_path, number):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import pathlib, sys, time\n"
+        "from gptjax.run import directory\n"
+        "from gptjax.system import command\n"
+        "def main(argv):\n"
+        "    with directory.made_whole(pathlib.Path('out', 'run')) as folder:\n"
+        "        (folder / 'config.json').write_text('{}')\n"
+        "        print('written', flush=True)\n"
+        "        time.sleep(600)\n"
+        "command.run(main)\n"
+    )
+    command = [sys.executable, program]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "written\n"
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
+    assert os.listdir(tmp_path) == ["program.py"]
