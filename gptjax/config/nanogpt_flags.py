@@ -26,9 +26,9 @@ _OTHERS = {
     "device": "JAX_PLATFORMS=cpu or cuda, before the command",
     "compile": "not needed: gptjax always compiles",
     "backend": "--config.mesh.data, for several devices of one host",
-    "wandb_log": "--config.log.tensorboard=true; there is no wandb",
-    "wandb_project": "--config.log.tensorboard=true; there is no wandb",
-    "wandb_run_name": "--config.log.tensorboard=true; there is no wandb",
+    "wandb_log": "--config.log.wandb=true",
+    "wandb_project": "--config.log.wandb_project",
+    "wandb_run_name": "--config.log.wandb_run_name",
     "start": "--prompt, or --prompt_file for FILE:…",
 }
 

@@ -17,7 +17,7 @@ import ml_collections
 import gptjax
 from gptjax.config.config import digest
 from gptjax.device import devices as devices_module
-from gptjax.device.peak import A100_PEAK
+from gptjax.device.cards import A100_PEAK
 from gptjax.run.evaluator import Loss
 from gptjax.run.inputs import Inputs
 from gptjax.run.program import CompiledTrainer

@@ -49,6 +49,8 @@ class Flags(argparse.ArgumentParser):
         for name, value in vars(parsed).items():
             if name in _PATHS and isinstance(value, str):
                 setattr(parsed, name, os.path.expanduser(value))
+            elif name in _PATHS and isinstance(value, list):
+                setattr(parsed, name, [os.path.expanduser(path) for path in value])
         return parsed
 
     def _values_joined(self, arguments: Sequence[str]) -> list[str]:
