@@ -17,8 +17,8 @@ from gptjax.system.output import printable
 
 # The flags that take a path, whose ~ is expanded: the shell leaves `--flag=~/x` as it is.
 _PATHS = frozenset(
-    "config from_nanogpt json nanogpt nanogpt_python out_dir peer_config plot png".split()
-    + ["prompt_file"]
+    "config data from from_nanogpt json nanogpt nanogpt_python out_dir peer_config plot".split()
+    + "png prompt_file to".split()
 )
 
 

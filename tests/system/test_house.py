@@ -150,6 +150,8 @@ def test_p23_nothing_untrusted_is_executed_or_unpickled():
                 found = {name.split(".")[0] for name in names} & modules
                 # One module reads nanoGPT's, with a reader that refuses whatever names a function.
                 assert not found or (path.name, found) == ("nanogpt_meta.py", {"pickle"}), path
+            if isinstance(node, ast.Constant) and node.value == "torch":
+                assert path.name == "torch_file.py", path
             if isinstance(node, ast.Call):
                 # A method of ours or of XLA may be called compile; the built-in may not be used.
                 if isinstance(node.func, ast.Name):
@@ -177,6 +179,22 @@ def test_p23_the_one_reader_of_pickles_calls_nothing():
     }
     for method in (node for node in reader.body if isinstance(node, ast.FunctionDef)):
         assert isinstance(method.body[-1], ast.Raise) and len(method.body) == 2
+
+
+def test_p23_torch_loads_tensors_and_plain_data_alone():
+    tree = ast.parse((PACKAGE / "run" / "torch_file.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (load,) = (call for call in calls if ast.unparse(call.func) == "torch.load")
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in load.keywords}
+    assert given == {"weights_only": "True", "map_location": "'cpu'"}
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {name for name in used if name.startswith("torch.")} == {
+        "torch.Tensor",
+        "torch.__version__",
+        "torch.from_numpy",
+        "torch.load",
+        "torch.save",
+    }
 
 
 def test_p23_only_datasets_reaches_for_a_network_and_nothing_starts_a_process():
