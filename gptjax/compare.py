@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from gptjax.device.cards import table_peak
 from gptjax.explain import tables
 from gptjax.explain.curves import Reading
 from gptjax.explain.evidence import findings, headline
@@ -19,13 +18,12 @@ from gptjax.explain.finding import Finding
 from gptjax.explain.groups import Group, grouped
 from gptjax.explain.page import Section, Table, page
 from gptjax.explain.pair import Pair
-from gptjax.explain.series import Fact, Series
-from gptjax.explain.sources import read_series
+from gptjax.explain.series import Series
+from gptjax.explain.sources import read_all
 from gptjax.explain.symptoms import symptoms
 from gptjax.explain.verdict import sentence, sentences
 from gptjax.system import files
 from gptjax.system.command import run_script
-from gptjax.system.errors import UserError
 from gptjax.system.output import printable
 
 
@@ -47,7 +45,7 @@ def compare(
     """
     for flag, path in (("--json", json), ("--html", html), ("--png", png)):
         files.check_folder_of(flag, path)
-    found = _told(_distinct([read_series(run) for run in runs]), device, peak)
+    found = read_all(runs, device=device, peak=peak)
     groups = grouped(found)
     comparisons = [_comparison(groups[0], other) for other in groups[1:]] or [_alone(found[0])]
     for each in comparisons:
@@ -127,7 +125,7 @@ def _comparison(a: Group, b: Group) -> Comparison:
     runs = (a.series, b.series)
     pair = Pair(
         *runs,
-        spreads={each.series.label: each.spread for each in (a, b)},
+        spreads=_spreads(a, b),
     )
     context = _at_shorter_context(pair)
     if context is not None:
@@ -141,6 +139,15 @@ def _comparison(a: Group, b: Group) -> Comparison:
         equal,
         tables.not_known(runs),
     )
+
+
+def _spreads(a: Group, b: Group) -> dict[str, float]:
+    """What the seed leaves open of each series; one run has what a run of the other group has."""
+    spreads = {}
+    for each, other in ((a, b), (b, a)):
+        is_known = math.isfinite(each.spread)
+        spreads[each.series.label] = each.spread if is_known else other.deviation
+    return spreads
 
 
 def _alone(series: Series) -> Comparison:
@@ -165,49 +172,6 @@ def _at_shorter_context(pair: Pair) -> tuple[str, Reading] | None:
     Console(stderr=True).print(f"evaluating {printable(longer.label)} at context {shorter_size}")
     loss = loss_of(longer.path, step="best", context=shorter_size).loss
     return longer.label, Reading(loss.mean, math.nan if loss.sem is None else loss.sem)
-
-
-def _distinct(runs: list[Series]) -> list[Series]:
-    """The runs, with labels that tell them apart."""
-    n_seen: dict[str, int] = {}
-    distinct = []
-    for run in runs:
-        n_seen[run.label] = n_seen.get(run.label, 0) + 1
-        number = n_seen[run.label]
-        label = run.label if number == 1 else f"{run.label} ({number})"
-        distinct.append(dataclasses.replace(run, label=label))
-    return distinct
-
-
-def _told(runs: list[Series], device: Sequence[str], peak: Sequence[str]) -> list[Series]:
-    """The runs, with the facts that the command line tells of them."""
-    facts: dict[str, dict[str, Fact]] = {run.label: {} for run in runs}
-    for label, name in _by_label("--device", device, facts):
-        facts[label]["device"] = Fact(name, "--device")
-        # nanoGPT's dtype on a card that has it, and what its own figure is over.
-        known = table_peak(name, "bfloat16")
-        if known is not None:
-            facts[label]["peak_flops_per_s"] = Fact(known, f"{name}'s peak for bfloat16, dense")
-    for label, words in _by_label("--peak", peak, facts):
-        try:
-            rate = float(words)
-        except ValueError:
-            rate = math.nan
-        if not 0 < rate < math.inf:
-            raise UserError("--peak", repr(words), "must be LABEL=TFLOPS", "Try --peak gpu=80.")
-        facts[label]["peak_flops_per_s"] = Fact(1e12 * rate, "--peak")
-    return [dataclasses.replace(run, facts={**run.facts, **facts[run.label]}) for run in runs]
-
-
-def _by_label(flag: str, given: Sequence[str], labels: Mapping[str, Any]) -> list[tuple[str, str]]:
-    pairs = []
-    for each in given:
-        label, equals, value = each.partition("=")
-        if not equals or label not in labels or not value:
-            rule = f"must be LABEL=VALUE with a label of {', '.join(labels)}"
-            raise UserError(flag, repr(each), rule)
-        pairs.append((label, value))
-    return pairs
 
 
 def _print(comparison: Comparison) -> None:

@@ -68,7 +68,7 @@ def _missing(pair: Pair) -> dict[str, Any]:
 
 def causes(pair: Pair) -> Finding:
     """The settings that differ: one alone is the cause of what is beyond noise, several are not."""
-    different, (at_a, at_b) = pair.settings.causes, pair.ends
+    different, (at_a, at_b) = pair.causes, pair.ends
     gap, noise = abs(at_b.val - at_a.val), pair.noise(at_a, at_b)
     values: dict[str, Any] = pair.labels | pair.gap(at_a, at_b)
     is_all_known = not any(name.startswith(_EXPERIMENT) for name in pair.settings.unknown)
@@ -115,7 +115,7 @@ def _experiments(pair: Pair, values: dict[str, Any]) -> Finding:
     changes = []
     params = (pair.a.value("parameters"), pair.b.value("parameters"))
     per_update = (pair.a.value("tokens_per_update"), pair.b.value("tokens_per_update"))
-    for each in pair.settings.causes:
+    for each in pair.causes:
         if each.group == "model size" and all(params):
             changes.append(_change("parameters", *params))
         elif each.group == "batch" and all(per_update):

@@ -51,7 +51,7 @@ def _about_both(pair: Pair) -> Iterator[Finding]:
         return
     if a.last is None or b.last is None:
         return
-    if settings.causes:
+    if pair.causes:
         told = causes(pair)
         yield told
         if told.kind == "experiments":
@@ -150,7 +150,7 @@ def _hardware(pair: Pair) -> Iterator[Finding]:
             ends.append(Finding(kind, dict(run=series.label, recipe=card.name, distance=distance)))
     if len(ends) == 2:
         yield Finding("hardware_recipes", values, rank=6, parts=tuple(ends))
-    elif pair.settings.causes:
+    elif pair.causes:
         yield Finding("hardware_bound", values, rank=6)
 
 

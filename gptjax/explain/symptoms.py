@@ -34,6 +34,10 @@ def symptoms(series: Series) -> Iterator[Finding]:
     yield from _overfitting(series)
     yield from _times(series)
     yield from _mfu(series)
+    recipe = series.facts.get("recipe")
+    if recipe is not None and recipe.how == "its digits":
+        values = dict(run=series.label, recipe=recipe.value)
+        yield Finding("settings_by_digits", values, rank=6)
 
 
 def _broken(series: Series) -> Iterator[Finding]:
