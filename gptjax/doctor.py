@@ -31,7 +31,7 @@ from gptjax.run.progress import duration
 from gptjax.speed import advice, machine_report
 from gptjax.speed.core_sweep import sweep
 from gptjax.speed.timing import Timing, Variant
-from gptjax.system import cache, files, versions
+from gptjax.system import cache, files, room, versions
 from gptjax.system.command import run_script
 from gptjax.system.errors import RunError, UserError
 from gptjax.system.output import printable
@@ -41,6 +41,10 @@ _SECONDS = 26.0
 
 # An update that takes longer cannot be timed in turns within them.
 _LONGEST_UPDATE_SECONDS = 2.0
+
+# How long to look for other work, and how much of the machine it takes to disturb.
+_LISTENING_SECONDS = 0.3
+_DISTURBING_SHARE = 0.25
 
 # Where Linux keeps what it tells of the machine.
 _ROOT = Path("/")
@@ -65,7 +69,7 @@ def doctor(config: ml_collections.ConfigDict, *, path: str, json: str | None) ->
     cores = usable_cores(_ROOT, affinity())
     found: dict[str, Any] = {
         "versions": installed(),
-        "cores": {"words": cores.in_words(), **cores.to_json(), **busyness(cores)},
+        "cores": {"words": cores.in_words(), **cores.to_json(), **others(cores)},
         "features": features(_ROOT),
         "settings": surroundings.settings(os.environ),
     }
@@ -194,13 +198,10 @@ def affinity() -> list[int]:
     return list(range(cache.n_cores()))
 
 
-def busyness(cores: Cores) -> dict[str, Any]:
-    """How many processes wanted a CPU in the last minute, and whether those are too many."""
-    try:
-        load = os.getloadavg()[0]
-    except OSError:
-        load = 0.0
-    return {"load": load, "is_busy": load > cores.n_online / 2}
+def others(cores: Cores) -> dict[str, Any]:
+    """How many CPUs other programs keep at work just now, and whether that disturbs."""
+    busy = room.busy_cpus(_ROOT, seconds=_LISTENING_SECONDS)
+    return {"busy_cpus": busy, "is_busy": busy > _DISTURBING_SHARE * cores.n_online}
 
 
 def vocabulary(source: str) -> int:

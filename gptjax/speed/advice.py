@@ -128,7 +128,7 @@ def _recipe(measured: Measured) -> Setting:
         name, seconds, val = _RECIPES[1]
         reason = f"val {val}; {duration(seconds)} on two cores, not timed here"
         return Setting("config", name, reason)
-    update_ms = best(timed).update_ms
+    update_ms = (timed[0] if measured.is_busy else best(timed)).update_ms
     if measured.config != LAPTOP:
         whole = duration(measured.max_iters * update_ms / 1e3)
         reason = f"as given: {measured.max_iters:,} updates take {whole}, evaluations not counted"
@@ -158,9 +158,7 @@ def _cores(measured: Measured) -> Setting:
             reason += ", which is within noise"
         return Setting("taskset", NONE, reason)
     if measured.is_busy:
-        reason = (
-            f"{_cpus(chosen)} were faster than all, but other work was running: try again later"
-        )
+        reason = f"{_cpus(chosen)} did better than all, but other work was running: try again later"
         return Setting("taskset", NONE, reason)
     reason = f"there an update takes {chosen.ratio:.2f}x the time that it takes on all CPUs"
     return Setting("taskset", f"-c {list_of(chosen.variant.cpus)}", reason)
@@ -176,7 +174,8 @@ def _dtype(measured: Measured) -> Setting:
     for timing in measured.of_dtypes:
         if timing.variant.dtype == other and timing.ratios:
             reason = f"updates in {other} take {timing.ratio:.2f}x the time of {own}"
-            return Setting("dtype", other if timing.is_better else own, reason)
+            is_better = timing.is_better and not measured.is_busy
+            return Setting("dtype", other if is_better else own, reason)
     speed = measured.rates["bfloat16"] / measured.rates["float32"]
     reason = f"bfloat16's matrix products run at {speed:.2g}x the rate of float32's"
     if speed < WORTH_TRYING:

@@ -140,7 +140,8 @@ def sweep(
                     meanwhile()
                 timings = _timings(first, workers, until)
             found |= {variant: each for variant, each in timings.items() if variant not in found}
-            say(f"timed {len(found)} of {len(variants)}")
+            n_timed = sum(bool(each.ms) for each in found.values())
+            say(f"timed {n_timed} of {len(variants)}")
             seconds = time.perf_counter() - start
             if found[first].skipped or time.perf_counter() + seconds > until:
                 break

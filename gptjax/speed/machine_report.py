@@ -60,7 +60,8 @@ def _cores(found: dict[str, Any]) -> Iterator[str]:
     cores = found["cores"]
     yield cores["words"]
     if cores["is_busy"]:
-        yield f"other work is running (load {cores['load']:.1f}), so that all times are too long"
+        busy = f"{cores['busy_cpus']:.1f} of {cores['n_online']} CPUs"
+        yield f"other work is running ({busy}), so that all times are too long"
     yield f"{', '.join(found['features'] or ['processor'])}: {meaning(found['features'])}"
     updates = found.get("updates")
     if updates is None:
@@ -87,7 +88,7 @@ def _room(found: dict[str, Any]) -> Iterator[str]:
         yield "cache: none, there is no home folder"
     else:
         writable = "writable" if room["cache_is_writable"] else "NOT writable: nothing is kept"
-        yield f"cache: {kept}, {room['cache_bytes'] / 2**20:.0f} MiB, {writable}"
+        yield f"cache: {kept}, {room['cache_bytes'] / 2**20:.1f} MiB, {writable}"
     free = f"free: {room['free_disk_bytes'] / 2**30:.1f} GiB of disk where runs are written"
     if room["free_memory_bytes"]:
         free += f", {room['free_memory_bytes'] / 2**30:.1f} GiB of memory"

@@ -102,7 +102,7 @@ def test_bad_input_is_said_before_anything_is_looked_at(tmp_path, arguments, err
 def here(tmp_path, monkeypatch):
     """A machine made up of a tree of files, whose speed is given; a function that runs doctor."""
     monkeypatch.setattr(doctor, "_ROOT", tmp_path / "root")
-    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (0.5, 0.5, 0.5))
+    monkeypatch.setattr(doctor.room, "busy_cpus", lambda root, *, seconds: 0.1)
     monkeypatch.setattr(doctor.cache, "keep_compiled_programs", lambda: None)
     monkeypatch.setattr(doctor.versions, "cuda_plugins", dict)
     monkeypatch.setattr(doctor.whereabouts, "unreachable", lambda: "no answer within 3 s")
@@ -152,10 +152,10 @@ def test_a_laptop_with_two_kinds_of_cores(here, tmp_path, capsys):
 
 
 def test_a_busy_machine_is_told(here, monkeypatch, capsys):
-    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (11.0, 0.5, 0.5))
+    monkeypatch.setattr(doctor.room, "busy_cpus", lambda root, *, seconds: 5.5)
     here(machines.alder_lake(), cpus=20)
     printed = capsys.readouterr().out
-    assert "other work is running (load 11.0)" in printed and "  python scripts" in printed
+    assert "other work is running (5.5 of 20 CPUs)" in printed and "  python scripts" in printed
 
 
 def test_wrong_numbers_are_an_error(here, monkeypatch, capsys):

@@ -54,6 +54,10 @@ def test_on_a_busy_machine_no_cores_are_left_out():
     value, reason = setting("taskset", found)
     assert value == advice.NONE and "other work was running" in reason
     assert advice.command(found).startswith("python ")
+    assert "reckoned from 20 ms" in setting("config", found)[1]
+    narrow = timed(ALL, 10.0, 0.5, "bfloat16")
+    found = measured(timed(ALL, 20.0), narrow, is_busy=True)
+    assert setting("dtype", found)[0] == "float32"
 
 
 @pytest.mark.parametrize(

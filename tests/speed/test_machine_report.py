@@ -7,7 +7,7 @@ def found(**changes):
     values = dict(
         versions={"gptjax": "1", "Python": "3", "jax": "2", "a": "4", "b": "5", "c": "6"},
         settings={"cache": "/cache", "compiled programs": None, "data": "/data", "JAX_X": ""},
-        cores={"words": "2 cores", "is_busy": False, "load": 0.25},
+        cores={"words": "2 cores", "is_busy": False, "busy_cpus": 0.25, "n_online": 2},
         features=["AVX2", "FMA"],
         graphics=["none found"],
         data={"words": "not here", "network": "no: no answer"},
@@ -38,7 +38,7 @@ def test_a_machine_whose_device_is_broken():
         "Data, disk, memory",
         "  Tiny Shakespeare: not here",
         "  network: no: no answer",
-        "  cache: /cache, 3 MiB, NOT writable: nothing is kept",
+        "  cache: /cache, 3.0 MiB, NOT writable: nothing is kept",
         "  free: 1.0 GiB of disk where runs are written, 2.5 GiB of memory",
         "What is installed and set",
         "  gptjax 1, Python 3, jax 2, a 4, b 5",
