@@ -182,7 +182,9 @@ def probe(url: str) -> None:
             # errors TFDS would retry for minutes.
             outcome.append(f"HTTP {error.code}" if error.code in (500, 502, 503, 504) else "")
         except Exception as error:
-            outcome.append(_one_line(error))
+            # What urllib wraps says more than "<urlopen error …>".
+            reason = getattr(error, "reason", error)
+            outcome.append(_one_line(reason if isinstance(reason, Exception) else error))
 
     # A name server that does not answer blocks for longer than any timeout given to urlopen.
     thread = threading.Thread(target=ask, daemon=True)
