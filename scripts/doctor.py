@@ -1,5 +1,6 @@
 """Looks this machine over: python scripts/doctor.py [--config FILE] [--json FILE]."""
 
+import time
 from pathlib import Path
 
 from gptjax.config import config_file
@@ -10,6 +11,7 @@ LAPTOP = Path(__file__).parents[1] / "configs" / "shakespeare_char.py"
 
 
 def main(argv: list[str]) -> None:
+    start = time.perf_counter()
     flags = command.Flags(description=__doc__, epilog="--config.NAME=VALUE changes a knob of it.")
     flags.add_argument(
         "--config", metavar="FILE", help="what to time; default: the README's recipe"
@@ -23,7 +25,12 @@ def main(argv: list[str]) -> None:
     print("looking this machine over, about half a minute", flush=True)
     from gptjax.doctor import doctor  # JAX is imported only once the flags are good
 
-    doctor(config, path=arguments.config or "configs/shakespeare_char.py", json=arguments.json)
+    doctor(
+        config,
+        path=arguments.config or "configs/shakespeare_char.py",
+        json=arguments.json,
+        start=start,
+    )
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ class Worker:
         except queue.Empty:
             raise OutOfTime from None
         if not line:
+            self._lines.put(line)  # Nor is there an answer the next time.
             raise failure_of(self._command, self._child.wait(), self._errors)
         return float(line)
 
@@ -118,7 +119,7 @@ def sweep(
     Args:
       until: when to be done, a time of time.perf_counter's.
       say: is told how far it is.
-      meanwhile: what to do while the first processes compile.
+      meanwhile: what to do while the first process compiles.
 
     Raises:
       RunError: if a process ends that had answered before.
@@ -128,6 +129,11 @@ def sweep(
     # More compile no faster side by side, and what is begun is to be ended.
     at_once = min(_MOST_AT_ONCE, max(1, len(first.cpus) // 2))
     with Worker(config, vocab_size, first) as baseline:
+        meanwhile()
+        # What all are compared with is compiled before the others: on a busy machine it may be all
+        # that there is time for. If it is not, its timing says why.
+        with contextlib.suppress(OutOfTime, RunError):
+            baseline.ready(until - _RESERVED_SECONDS)
         while not found or waiting:
             wave, waiting = waiting[:at_once], waiting[at_once:]
             start = time.perf_counter()
@@ -136,8 +142,6 @@ def sweep(
                 for variant in wave:
                     worker = Worker(config, vocab_size, variant)
                     workers[variant] = stack.enter_context(worker)
-                if not found:
-                    meanwhile()
                 timings = _timings(first, workers, until)
             found |= {variant: each for variant, each in timings.items() if variant not in found}
             n_timed = sum(bool(each.ms) for each in found.values())

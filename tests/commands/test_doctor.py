@@ -124,7 +124,8 @@ def here(tmp_path, monkeypatch):
     def run_doctor(tree, cpus=2, config=None, path="configs/shakespeare_char.py"):
         machines.write(tmp_path / "root", tree)
         monkeypatch.setattr(doctor, "affinity", lambda: list(range(cpus)))
-        doctor.doctor(config or tiny.config(), path=path, json=str(tmp_path / "found.json"))
+        json_file, start = str(tmp_path / "found.json"), time.perf_counter()
+        doctor.doctor(config or tiny.config(), path=path, json=json_file, start=start)
 
     return run_doctor
 
