@@ -18,10 +18,11 @@ import gptjax
 from gptjax.config.config import model_config
 from gptjax.data import token_files, whereabouts
 from gptjax.device import devices as devices_module
-from gptjax.device import flops, surroundings
+from gptjax.device import surroundings
 from gptjax.device.cores import Cores, candidates, usable_cores
 from gptjax.device.description import description
 from gptjax.device.features import features
+from gptjax.device.formula import formula_flops
 from gptjax.device.graphics import graphics, verdict
 from gptjax.device.known_run import known_run
 from gptjax.device.rates import dispatch_us, rates
@@ -168,8 +169,14 @@ def why_not_timed(
     if platform != "cpu":
         return "updates are made on the GPU; scripts/bench.py times them"
     model = model_config(config, n_symbols)
-    n_tokens = config.train.batch_size * config.model.block_size
-    seconds = flops.formula_flops(model, expected_parameters(model), n_tokens) / rate
+    n_flops = formula_flops(
+        n_layer=model.n_layer,
+        n_embd=model.n_embd,
+        block_size=model.block_size,
+        n_params=expected_parameters(model),
+        n_tokens=config.train.batch_size * model.block_size,
+    )
+    seconds = n_flops / rate
     if seconds > _LONGEST_UPDATE_SECONDS:
         return f"an update takes about {duration(seconds)}, too long for half a minute"
     return ""

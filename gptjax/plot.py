@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gptjax.explain.plots import draw_losses
-from gptjax.explain.series import read_series
+from gptjax.explain.sources import read_series
 from gptjax.system import files
 from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
@@ -26,8 +26,11 @@ def plot(runs: Sequence[str], *, over: str, mark: Sequence[str], png: str) -> No
     series = [read_series(run) for run in runs]
     draw_losses(series, Path(png), over=over, marks=marks)
     for each in series:
-        step = int(each.x["updates"][each.best])
-        print(f"{each.label}: best val {each.val_E[each.best]:.4f} at step {step}")
+        best = each.best
+        if best is not None:
+            evaluations = each.evaluations
+            val, step = evaluations.val_E[best], int(evaluations.update_E[best])
+            print(f"{each.label}: best val {val:.4f} at step {step}")
     print(f"drawn: {png}")
 
 

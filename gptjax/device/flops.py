@@ -17,15 +17,6 @@ from gptjax.system import cache
 from gptjax.update.step import TrainState, model_graph, train_step
 
 
-def formula_flops(config: GPTConfig, n_params: int, n_tokens: int) -> float:
-    """FLOPs of one update on `n_tokens` tokens: (6N + 12·L·H·Q·T) each, forward and backward.
-
-    Source: Chowdhery et al. 2022, PaLM, appendix B; N excludes position embeddings as in nanoGPT.
-    """
-    attention = 12 * config.n_layer * config.n_embd * config.block_size
-    return float((6 * n_params + attention) * n_tokens)
-
-
 def update_flops(
     model: GPTConfig, params: nnx.State, *, batch_size: int, n_micro: int, folder: Path | None
 ) -> float:

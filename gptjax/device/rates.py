@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptjax.device import devices, peak
+from gptjax.device import cards, devices, peak
 
 # For each rate; short, since the best of many repetitions is what counts.
 _SECONDS = 0.3
@@ -54,7 +54,7 @@ def rates(device: jax.Device) -> list[Rate]:
             f"matrix product, {words}",
             "FLOP/s",
             peak.matmul_rate(device, dtype, precision=precision, seconds=_SECONDS),
-            peak.table_peak(kind, dtype, precision=precision),
+            cards.table_peak(kind, dtype, precision=precision),
         )
         for dtype, precision, words in products
     ] + [
@@ -62,7 +62,7 @@ def rates(device: jax.Device) -> list[Rate]:
             "memory, read and written",
             "B/s",
             peak.copy_rate(device, seconds=_SECONDS),
-            peak.table_bandwidth(kind),
+            cards.table_bandwidth(kind),
         )
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,20 +51,27 @@ def draw_losses(
     """
     pyplot = pyplot_for("--png", path)
     figure, panel = pyplot.subplots(figsize=(8, 4.5))
+    left = math.inf
     for each in series:
+        evaluations, x_E, best = each.evaluations, each.x_E(over), each.best
+        if x_E is None or best is None:
+            raise UserError("run", each.label, f"{AXES[over]} are not known of it")
         # The evaluation before the first update has no place on a logarithmic axis.
-        is_drawn = each.x["updates"] > 0
-        x, val, sem = each.x[over][is_drawn], each.val_E[is_drawn], each.sem_E[is_drawn]
+        is_drawn = (evaluations.update_E > 0) & np.isfinite(evaluations.val_E)
+        x, val = x_E[is_drawn], evaluations.val_E[is_drawn]
+        sem = np.nan_to_num(evaluations.val_sem_E[is_drawn])
+        left = min(left, x.min())
         (line,) = panel.plot(x, val, "o-", markersize=3)
         panel.fill_between(x, val - sem, val + sem, color=line.get_color(), alpha=0.25, lw=0)
-        smooth = _running_mean(each.loss_U)
-        x_smooth = each.update_x[over][len(each.loss_U) - len(smooth) :]
-        panel.plot(x_smooth, smooth, ":", color=line.get_color(), lw=1)
-        best = each.best
-        panel.plot(each.x[over][best], each.val_E[best], "*", color=line.get_color(), ms=11)
+        smooth, x_U = _running_mean(each.updates.loss_U), each.x_U(over)
+        if x_U is not None:
+            x_smooth = x_U[len(x_U) - len(smooth) :]
+            panel.plot(x_smooth, smooth, ":", color=line.get_color(), lw=1)
+        x_best, val_best = x_E[best], evaluations.val_E[best]
+        panel.plot(x_best, val_best, "*", color=line.get_color(), ms=11)
         panel.annotate(
-            f"{each.label}: {each.val_E[best]:.4f}",
-            (each.x[over][best], each.val_E[best]),
+            f"{each.label}: {val_best:.4f}",
+            (x_best, val_best),
             textcoords="offset points",
             xytext=(8, 4),
             color=line.get_color(),
@@ -82,7 +90,6 @@ def draw_losses(
             fontsize=9,
         )
     panel.set_xscale("log")
-    left = min(each.x[over][each.x["updates"] > 0].min() for each in series)
     # Room for the labels at the ends of the curves.
     panel.set_xlim(left / 2, right * 8)
     panel.set_xlabel(AXES[over])

@@ -21,11 +21,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-import gptjax
 from gptjax.device.memory import check_memory
-from gptjax.run import metadata
+from gptjax.run import metadata, retention
 from gptjax.run.rescue import rescue
-from gptjax.run.retention import NewestAndBest, empty_trash, set_aside
 from gptjax.run.silence import silence_orbax
 from gptjax.run.template import Damaged, crc32, describe, state_leaves, template
 from gptjax.system.errors import RunError
@@ -51,11 +49,12 @@ class Checkpoints:
     def __init__(self, run_dir: Path, *, keep: int = 1, read_only: bool = False):
         # Orbax takes a relative path and fails at the first save.
         self._dir = run_dir.resolve() / "checkpoints"
-        self._read_only = read_only
+        self._keep, self._read_only = keep, read_only
+        # What is being written: its step and the names of its arrays.
+        self._pending: tuple[int, set[str]] | None = None
         self._vals: dict[int, float] = {}
         silence_orbax()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=NewestAndBest(keep, self._vals),
             # Deleting is not atomic, renaming is: old steps go to trash/, which is emptied here.
             todelete_subdir=None if read_only else "trash",
             cleanup_tmp_directories=not read_only,
@@ -84,7 +83,7 @@ class Checkpoints:
                 self._manager.close()
             self._links.close()
         if not self._read_only:  # A reader must not reach into the trash of a running run.
-            empty_trash(self._dir)
+            retention.empty_trash(self._dir)
 
     def steps(self) -> list[int]:
         """Steps that have a committed checkpoint, ascending."""
@@ -102,23 +101,12 @@ class Checkpoints:
         # On a CPU these are the state's own memory, which the next update overwrites; Orbax copies
         # numpy arrays before its save returns (its NumpyHandler's deepcopy_host_arrays).
         leaves = {path: np.asarray(leaf) for path, leaf in state_leaves(state).items()}
-        described_leaves = describe(leaves)
-        self._check_space(step, sum(leaf.nbytes for leaf in leaves.values()))
-        described = metadata.with_checksum(
-            {
-                **meta,
-                "format": metadata.FORMAT,
-                "gptjax": gptjax.__version__,
-                "jax": jax.__version__,
-                "step": step,
-                "val_nats": val_nats,
-                "leaves": described_leaves,
-            }
-        )
+        described = metadata.described(meta, step=step, val_nats=val_nats, leaves=describe(leaves))
+        retention.check_room(self._dir, step, sum(leaf.nbytes for leaf in leaves.values()))
         val = metadata.finite_val(described)
         if val is not None:
             self._vals[step] = val
-        empty_trash(self._dir)
+        retention.empty_trash(self._dir)
         try:
             started = self._manager.save(
                 step,
@@ -133,6 +121,7 @@ class Checkpoints:
             raise RunError(
                 f"step {step} was not saved: {self._dir} already has step {self.steps()[-1]}"
             )
+        self._pending = step, set(leaves)
 
     def check(self) -> None:
         """Raises RunError if a save in the background has failed."""
@@ -142,13 +131,32 @@ class Checkpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Returns when every save has been committed; raises RunError if one failed."""
+        """Returns when every save is committed and reads back; raises RunError if one failed.
+
+        Only then do the checkpoints go that are neither the newest nor the best.
+        """
+        pending, self._pending = self._pending, None
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # Whatever went wrong in Orbax's thread.
             free_bytes = shutil.disk_usage(self._dir).free
             raise RunError(
                 f"a checkpoint could not be written: {error}; {free_bytes:,} bytes are free"
+            ) from error
+        if pending:
+            self._verify(*pending)
+            for old in retention.superfluous(self.steps(), keep=self._keep, vals=self._vals):
+                self._manager.delete(old)
+
+    def _verify(self, step: int, names: set[str]) -> None:
+        """Raises RunError unless a reader finds the checkpoint, its description and its arrays."""
+        try:
+            self.meta(step)
+            retention.check_listed(Path(self._manager.directory) / str(step) / "state", names)
+        except Exception as error:  # TensorStore, too, raises what it likes.
+            raise RunError(
+                f"step {step} was saved but cannot be read back, so those before it were kept: "
+                f"{error}"
             ) from error
 
     def meta(self, step: int) -> dict[str, Any]:
@@ -228,7 +236,7 @@ class Checkpoints:
 
         Only for who holds the run's lock.
         """
-        return set_aside(self._dir / str(step))
+        return retention.set_aside(self._dir / str(step))
 
     def _damaged(self, step: int, part: str, error: object) -> Damaged:
         reason = f"{part}: {' '.join(str(error).split())[:200]}"
@@ -237,12 +245,3 @@ class Checkpoints:
             f"use another step of {self.steps()}",
             reason,
         )
-
-    def _check_space(self, step: int, needed_bytes: int) -> None:
-        free_bytes = shutil.disk_usage(self._dir).free
-        if free_bytes < needed_bytes:
-            raise RunError(
-                f"step {step} could not be saved: it needs {needed_bytes:,} bytes, and "
-                f"{free_bytes:,} are free in {self._dir}; "
-                "make room, then run the same command to resume"
-            )

@@ -12,6 +12,9 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
+import gptjax
 from gptjax.config import config as config_module
 from gptjax.config.config import GPTConfig
 from gptjax.data import tokenizer
@@ -90,6 +93,15 @@ _SCHEMA: dict[Any, Any] = {
         )
     },
 }
+
+
+def described(
+    metadata: Mapping[str, Any], *, step: int, val_nats: float | None, leaves: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The metadata of a checkpoint, with what wrote it and a checksum."""
+    written = {"format": FORMAT, "gptjax": gptjax.__version__, "jax": jax.__version__}
+    about = {"step": step, "val_nats": val_nats, "leaves": leaves}
+    return with_checksum({**metadata, **written, **about})
 
 
 def with_checksum(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from flax import nnx
 
 from gptjax.config.config import GPTConfig, model_config
 from gptjax.device import flops, kernels, memory, mesh, peak
+from gptjax.device.formula import formula_flops
 from gptjax.model.gpt import n_parameters
 from gptjax.run.evaluator import (
     Evaluator,
@@ -138,7 +139,13 @@ class CompiledTrainer:
         """Counts an update's FLOPs, and finds out what the devices could do."""
         config = self._config
         self.n_params = n_parameters(self.state.params)
-        self.formula_flops = flops.formula_flops(model, self.n_params, self.n_tokens)
+        self.formula_flops = formula_flops(
+            n_layer=model.n_layer,
+            n_embd=model.n_embd,
+            block_size=model.block_size,
+            n_params=self.n_params,
+            n_tokens=self.n_tokens,
+        )
         self.flops = flops.update_flops(
             model,
             self.state.params,

@@ -1,39 +1,51 @@
-"""Which checkpoints stay on the disk, and how the others leave it."""
+"""Which checkpoints stay on the disk, how the others leave it, and what a new one must show."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from orbax.checkpoint.checkpoint_managers import preservation_policy
+from gptjax.system.errors import RunError
 
 
-class NewestAndBest(preservation_policy.PreservationPolicy):
-    """Preserves the newest `keep` checkpoints and the one with the lowest of `vals`.
+def superfluous(steps: Iterable[int], *, keep: int, vals: Mapping[int, float]) -> list[int]:
+    """The steps that are neither among the newest `keep` nor the one with the lowest of `vals`.
 
     Orbax's own ranking, best_fn or AnyPreservationPolicy([LatestN, BestN]), needs metrics that it
-    writes itself: best_fn forgets the newest checkpoint for a better one (google/orbax#526),
-    takes NaN for the best value, and loses the best when its small file of metrics is damaged.
-    `vals` holds the finite losses by step and is kept by the owner.
+    writes itself: best_fn forgets the newest checkpoint for a better one (google/orbax#526), takes
+    NaN for the best value, and loses the best when its small file of metrics is damaged. And it
+    deletes as soon as a save is committed, whether or not it can be read.
     """
+    ordered = sorted(steps)
+    best = sorted((step for step in ordered if step in vals), key=vals.__getitem__)[:1]
+    return [step for step in ordered[:-keep] if step not in best]
 
-    def __init__(self, keep: int, vals: Mapping[int, float]):
-        self._keep, self._vals = keep, vals
 
-    def should_preserve(
-        self,
-        checkpoints: Sequence[Any],
-        *,
-        context: preservation_policy.PreservationContext,
-    ) -> Sequence[bool]:
-        del context
-        steps = sorted(checkpoint.step for checkpoint in checkpoints)
-        known = [step for step in steps if step in self._vals]
-        kept = {*steps[-self._keep :], *sorted(known, key=self._vals.__getitem__)[:1]}
-        return [checkpoint.step in kept for checkpoint in checkpoints]
+def check_listed(state: Path, names: set[str]) -> None:
+    """Raises ValueError unless a checkpoint's folder `state` lists the arrays, `a/b`, as written.
+
+    That list is what Orbax left out where it took a path for a pattern (see rescue.py).
+    """
+    import tensorstore  # Orbax's own storage; only who saves needs it here.
+
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}}
+    keys = tensorstore.KvStore.open(store).result().list().result()
+    listed = {key.decode().removesuffix("/.zarray").replace(".", "/") for key in keys}
+    if missing := sorted(names - listed):
+        raise ValueError(f"{len(missing)} of {len(names)} arrays are not listed: {missing[0]}")
+
+
+def check_room(folder: Path, step: int, needed_bytes: int) -> None:
+    """Raises RunError when a checkpoint of this size does not fit the disk."""
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise RunError(
+            f"step {step} could not be saved: it needs {needed_bytes:,} bytes, and "
+            f"{free_bytes:,} are free in {folder}; "
+            "make room, then run the same command to resume"
+        )
 
 
 def set_aside(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -41,7 +42,7 @@ class Setup:
         """A number for each pair; says on stderr how many are done and what is left."""
         return counted(range(self.pairs), self.pairs, what, every=0.0)
 
-    def training(self, folder: str, *more: str) -> list[str]:
+    def training(self, folder: str | Path, *more: str) -> list[str]:
         """The command that trains our config in a folder."""
         return script("train", *self.given, f"--config.out_dir={folder}/gptjax", *more)
 

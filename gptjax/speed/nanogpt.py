@@ -9,7 +9,6 @@ import re
 import signal
 import statistics
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,11 +17,13 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from gptjax.config.config import decay_iters, flat
+from gptjax.config.config import flat
 from gptjax.config.knobs import KNOBS
+from gptjax.config.nanogpt_flags import flags_of
 from gptjax.data import corpus
 from gptjax.speed.process import Finished, child_process, failure_of, peak_bytes, run
 from gptjax.system.errors import UserError
+from gptjax.system.files import temporary_folder
 
 # "iter 12: loss 2.1, time 31.08ms, mfu 0.07%"
 _ITERATION = re.compile(r"^iter (\d+): loss .*, time ([\d.]+)ms")
@@ -86,7 +87,7 @@ class NanoGPT:
     def stepping(self, config: ml_collections.ConfigDict) -> Iterator[Stepping]:
         """Its train.py, held still except while updates are timed."""
         endless = {"max_iters": 10**9, "eval_interval": 10**9, "eval_iters": 1}
-        with tempfile.TemporaryDirectory() as out_dir:
+        with temporary_folder() as out_dir:
             command = self._train_command(config, out_dir, endless)
             with child_process(command, self._folder, {}) as (child, errors):
                 yield Stepping(
@@ -96,7 +97,7 @@ class NanoGPT:
                 )
 
     def _train_command(
-        self, config: ml_collections.ConfigDict, out_dir: str, changes: Mapping[str, object]
+        self, config: ml_collections.ConfigDict, out_dir: str | Path, changes: Mapping[str, object]
     ) -> list[str]:
         flags = nanogpt_flags(config) | {
             "out_dir": out_dir,
@@ -173,20 +174,11 @@ def nanogpt_flags(config: ml_collections.ConfigDict) -> dict[str, object]:
     Raises:
       UserError: for a knob that nanoGPT has nothing like.
     """
-    values, flags = flat(config), {}
+    values = flat(config)
     for name, knob in KNOBS.items():
         if knob.nanogpt is None and values[name] != knob.default:
             raise UserError(name, values[name], "nanoGPT has no such thing", "Give --peer_config.")
-        if knob.nanogpt:
-            flags[knob.nanogpt] = values[name]
     kind, _, argument = config.data.source.partition(":")
-    return flags | {
-        # Joined to its own data folder, which an absolute path is not.
-        "dataset": str(Path(argument).absolute()) if kind == "tokens" else _SHAKESPEARE,
-        # nanoGPT's is the micro-batch.
-        "batch_size": config.train.batch_size // config.train.grad_accum_steps,
-        "decay_lr": config.optim.schedule == "cosine",
-        "lr_decay_iters": decay_iters(config),
-        "eval_iters": config.eval.iters if config.eval.mode == "random" else 20,
-        "always_save_checkpoint": False,
-    }
+    # Joined to its own data folder, which an absolute path is not.
+    dataset = str(Path(argument).absolute()) if kind == "tokens" else _SHAKESPEARE
+    return flags_of(config) | {"dataset": dataset, "always_save_checkpoint": False}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from gptjax.system import signals
 from gptjax.system.errors import RunError, UserError
 
 _SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -146,22 +148,31 @@ def child_process(arguments, cwd, environment, *, is_talked_to=False):
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise UserError("command", arguments[0], f"cannot be run: {reason}") from error
+
         try:
-            yield child, errors
+            with signals.tidied(functools.partial(_make_end, child, seconds=0.5)):
+                yield child, errors
         finally:
             if child.returncode is None:
-                # Asked first, so that it can end what it started; asleep it would not hear.
-                child.terminate()
-                child.send_signal(signal.SIGCONT)
-                try:
-                    child.wait(_SECONDS_TO_END)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
+                _make_end(child, seconds=_SECONDS_TO_END)
+                child.wait()
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
                     with contextlib.suppress(OSError):  # What was still to be written to it.
                         pipe.close()
+
+
+def _make_end(child: subprocess.Popen[str], *, seconds: float) -> None:
+    """Asks a process to end, so that it can end what it has started; then kills it."""
+    deadline = time.monotonic() + seconds
+    # Popen's own methods would take the exit code from who waits for it.
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        os.kill(child.pid, signal.SIGTERM)
+        os.kill(child.pid, signal.SIGCONT)  # Asleep it would not hear.
+        while not os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if time.monotonic() > deadline:
+                os.kill(child.pid, signal.SIGKILL)
+            time.sleep(0.01)
 
 
 def failure_of(

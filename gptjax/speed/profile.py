@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import jax
 from rich.console import Console
@@ -14,6 +12,7 @@ from rich.table import Table
 
 from gptjax.run.program import CompiledTrainer
 from gptjax.system.errors import RunError
+from gptjax.system.files import temporary_folder
 
 GROUPS = ("matmul", "attention", "elementwise", "optimizer", "idle")
 
@@ -82,12 +81,12 @@ def profile(program: CompiledTrainer, n_updates: int) -> dict[str, float]:
     """
     n_updates = min(n_updates, program.max_updates_per_call)
     offsets_KAB = program.offsets(0, n_updates)
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
+    with temporary_folder() as folder:
+        with jax.profiler.trace(str(folder)):
             start = time.perf_counter()
             program.train(offsets_KAB, n_updates)
             wall_ns = 1e9 * (time.perf_counter() - start)
-        (path,) = Path(folder).rglob("*.xplane.pb")
+        (path,) = folder.rglob("*.xplane.pb")
         planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
         # A GPU has a plane of its own; on the host's are then the calls that start operations.
         devices = [plane for plane in planes if plane.name.startswith("/device:GPU")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from rich.table import Table
 from gptjax.config.config import set_knob, validate
 from gptjax.explain.plots import pyplot_for
 from gptjax.speed.stepper import Stepper
+from gptjax.system.files import temporary_folder
 
 # What one axis at a time is multiplied by.
 _FACTORS = (1, 2, 4)
@@ -57,7 +57,7 @@ class Point:
 
 def measure(config: ml_collections.ConfigDict, *, n_pairs: int) -> Iterator[Point]:
     """Yields the points of all axes, each measured in turns with its axis' base."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         for axis in (*_KNOBS, "vocabulary"):
             base = Stepper(_scaled(config, axis, 1, folder))
             for factor in _FACTORS:
@@ -81,7 +81,7 @@ def _point(axis: str, size: int, stepper: Stepper, base: Stepper, n_pairs: int) 
     )
 
 
-def _scaled(config, axis: str, factor: int, folder: str) -> ml_collections.ConfigDict:
+def _scaled(config, axis: str, factor: int, folder: Path) -> ml_collections.ConfigDict:
     config = config.copy_and_resolve_references()
     for name in _KNOBS.get(axis, ()):
         section, _, key = name.partition(".")
@@ -99,9 +99,9 @@ def _size(config: ml_collections.ConfigDict, axis: str, factor: int) -> int:
     return config[section][key]
 
 
-def _text(folder: str, n_symbols: int) -> Path:
+def _text(folder: Path, n_symbols: int) -> Path:
     """A file of random text with so many different characters."""
-    path = Path(folder) / f"{n_symbols}.txt"
+    path = folder / f"{n_symbols}.txt"
     ids = np.random.default_rng(0).integers(0, n_symbols, _TEXT_LENGTH)
     ids[:n_symbols] = np.arange(n_symbols)
     path.write_text("".join(chr(0x4E00 + i) for i in ids), encoding="utf-8")

@@ -6,11 +6,11 @@ What is measured comes back ready for JSON; what prints it stands beside it.
 from __future__ import annotations
 
 import statistics
-import tempfile
 from typing import Any
 
 from gptjax.speed.comparison import Setup, Side, comparison, print_comparison
 from gptjax.speed.process import Finished, run, script
+from gptjax.system.files import temporary_folder
 
 # The recipe's start, without a warmup that would not fit.
 _ONE_UPDATE = ("--config.train.max_iters=1", "--config.optim.warmup_iters=0")
@@ -24,7 +24,7 @@ def time_runs(setup: Setup, *, target: float) -> dict[str, Any]:
     ours: list[Finished] = []
     theirs: list[Finished] = []
     for turn in setup.turns("runs"):
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             seed = f"--config.seed={setup.config.seed + turn}"
             ours.append(run(setup.training(folder, seed)))
             if setup.nanogpt:
@@ -62,7 +62,7 @@ def time_sampling(setup: Setup) -> dict[str, Any]:
     ours: dict[int, list[Finished]] = {stride: [] for stride in strides}
     theirs: list[Finished] = []
     starts: dict[object, list[float]] = {name: [] for name in (*strides, "nanoGPT")}
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         run(setup.training(folder, *_ONE_UPDATE, *_LEAST_EVALUATION))
         if setup.nanogpt:
             setup.nanogpt.train_once(setup.peer_config, f"{folder}/nanogpt")
@@ -105,7 +105,7 @@ def time_starts(setup: Setup) -> dict[str, Any]:
     theirs: list[Finished] = []
     helps = []
     for _ in setup.turns("starts"):
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             environment = {"GPTJAX_CACHE_DIR": f"{folder}/cache"}
             for runs in (cold, warm):
                 command = setup.training(f"{folder}/{len(runs)}{runs is warm}", *_ONE_UPDATE)

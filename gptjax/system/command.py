@@ -17,8 +17,8 @@ from gptjax.system.output import printable
 
 # The flags that take a path, whose ~ is expanded: the shell leaves `--flag=~/x` as it is.
 _PATHS = frozenset(
-    "config from_nanogpt json nanogpt nanogpt_python out_dir peer_config plot png".split()
-    + ["prompt_file"]
+    "config data from from_nanogpt json nanogpt nanogpt_python out_dir peer_config plot".split()
+    + "png prompt_file to".split()
 )
 
 
@@ -49,6 +49,8 @@ class Flags(argparse.ArgumentParser):
         for name, value in vars(parsed).items():
             if name in _PATHS and isinstance(value, str):
                 setattr(parsed, name, os.path.expanduser(value))
+            elif name in _PATHS and isinstance(value, list):
+                setattr(parsed, name, [os.path.expanduser(path) for path in value])
         return parsed
 
     def _values_joined(self, arguments: Sequence[str]) -> list[str]:
@@ -79,25 +81,30 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
             versions.check()
             code = _code_of(main)
         sys.stdout.flush()
-    except (UserError, RunError) as error:
+    except BaseException as error:
+        code = _told(error)
+    sys.exit(code)
+
+
+def _told(error: BaseException) -> int:
+    """Says what an exception means to the user; returns the exit code. Our own faults it raises."""
+    if isinstance(error, UserError | RunError):
         if os.environ.get("GPTJAX_TRACEBACK"):
             traceback.print_exc()
         print("gptjax: error: " + printable(str(error).replace("\n", " ")), file=sys.stderr)
-        code = error.exit_code
-    except KeyboardInterrupt:
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
         print("gptjax: interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:
+        return 130
+    if isinstance(error, BrokenPipeError):
         # The reader (`| head`) has gone: nothing more to say, and nothing to flush at exit.
         output.silence()
-        code = 0
-    except Exception as error:
-        if not _is_out_of_memory(error):
-            raise
+        return 0
+    if _is_out_of_memory(error):
         reason = " ".join(str(error).split())[:200]
         print(f"gptjax: error: out of memory: {printable(reason)}", file=sys.stderr)
-        code = 1
-    sys.exit(code)
+        return 1
+    raise error
 
 
 def _code_of(main: Callable[[list[str]], int | None]) -> int:
@@ -109,7 +116,7 @@ def _code_of(main: Callable[[list[str]], int | None]) -> int:
         return leaving.code or 0
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, numpy or XLA could not allocate what was asked for."""
     # XLA's error, told by its name: JAX may not have been imported.
     is_xlas = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gptjax.system import signals
 from gptjax.system.errors import RunError, UserError
 
 
@@ -47,6 +49,14 @@ def check_folder_of(flag: str, file: str | None) -> None:
 
 
 @contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new, empty folder that is gone afterwards, even if a signal ends the process."""
+    with tempfile.TemporaryDirectory(prefix="gptjax-") as name:
+        with signals.tidied(functools.partial(shutil.rmtree, name, ignore_errors=True)):
+            yield Path(name)
+
+
+@contextlib.contextmanager
 def plain_path(folder: Path) -> Iterator[Path]:
     """A folder under a name that no library takes for a pattern or an address: its own, or a link.
 
@@ -55,8 +65,8 @@ def plain_path(folder: Path) -> Iterator[Path]:
     if re.fullmatch(r"[\w/.+,=@ -]*", str(folder)):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="gptjax-") as links:
-        link = Path(links) / "run"
+    with temporary_folder() as links:
+        link = links / "run"
         link.symlink_to(folder, target_is_directory=True)
         yield link
 

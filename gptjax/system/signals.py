@@ -2,14 +2,15 @@
 
 | the signal comes | then | exit code |
 |---|---|---|
-| first, while a command reads, compiles or prints | it is left where it is | 129, 130, 143 |
+| first, while a command reads, compiles or prints | it ends within a second | 129, 130, 143 |
 | first, while train.py makes updates, evaluates or saves | that ends, it is saved | 129, 130, 143 |
 | first, after train.py's last update, while it saves | the run ends as ever | 0 |
 | second, SIGHUP apart | the process ends; what followed the last checkpoint is lost | 130, 143 |
 
-`command.run` watches from a command's start to its end; inside it, train.py's loop notes the first
-signal and looks for it between two dispatches. A terminal that is closed sends SIGHUP, often
-twice. What the shell has told a process to ignore (`nohup`, a job in the background) it ignores.
+interrupt.py holds from a script's first instruction to its last; within it `command.run` watches,
+and within that train.py's loop notes the first signal and looks for it between two dispatches. A
+terminal that is closed sends SIGHUP, often twice. What the shell has told a process to ignore
+(`nohup`, a job in the background) it ignores.
 """
 
 from __future__ import annotations
@@ -22,33 +23,64 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+from gptjax.system.interrupt import end
+
 KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Somebody who sends one of these a second time does not want to wait.
 _URGENT = (signal.SIGINT, signal.SIGTERM)
 
+# Seconds for tidying up, before the process ends whether or not that is done.
+_TIDY_SECONDS = 0.7
+
+
+class _Watch:
+    """What is to be done before a signal ends the process, and whether it is only noted now."""
+
+    def __init__(self) -> None:
+        self.tidied: list[Callable[[], object]] = []
+        self.is_noted = False
+
+
+_watch = _Watch()
+
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """While inside, Ctrl-C raises KeyboardInterrupt, the others SystemExit; a second one ends all.
+    """While inside, a signal ends the process, unless it is noted.
 
-    Python runs a signal's handler between two of its own instructions, which may be minutes away
-    while XLA computes; the thread started here is told at once.
+    It is a thread that does it. Python would run a handler between two of its own instructions,
+    which may be minutes away while XLA computes; and an exception raised there may come up in a
+    library that swallows it (garbage collection, XLA's callbacks), prints it or aborts (modules
+    written in C, as they are imported).
     """
 
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+    def leave_it(number: int, frame: object) -> None:
+        """What the thread has seen by now, nobody else needs to."""
 
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    with _handled(leave, (signal.SIGTERM, signal.SIGHUP)):
+    with _handled(leave_it, KINDS):
         previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        threading.Thread(target=_end_at_the_second, args=(reader,), daemon=True).start()
+        threading.Thread(target=_end_in_time, args=(reader,), daemon=True).start()
         try:
             yield
         finally:
             signal.set_wakeup_fd(previous)
             os.close(writer)
+
+
+@contextlib.contextmanager
+def tidied(tidy: Callable[[], object]) -> Iterator[None]:
+    """While inside, a signal that ends the process calls `tidy` before; leaving it calls nothing.
+
+    For what must not outlive the process: one that it has started, a temporary folder.
+    """
+    _watch.tidied.append(tidy)
+    try:
+        yield
+    finally:
+        _watch.tidied.remove(tidy)
 
 
 @dataclasses.dataclass
@@ -77,7 +109,11 @@ def noted() -> Iterator[StopRequest]:
         request.number = number
 
     with _handled(note, KINDS):
-        yield request
+        _watch.is_noted = True
+        try:
+            yield request
+        finally:
+            _watch.is_noted = False
 
 
 @contextlib.contextmanager
@@ -94,14 +130,23 @@ def _handled(
             signal.signal(kind, before)
 
 
-def _end_at_the_second(reader: int) -> None:
+def _end_in_time(reader: int) -> None:
     """Reads the numbers of arriving signals until the pipe is closed."""
-    n_signals = 0
+    n_urgent = 0
     while numbers := os.read(reader, 1):
-        n_signals += numbers[0] in _URGENT
-        if n_signals == 2:
-            if sys.stdout.isatty():
-                os.write(1, b"\x1b[?25h")  # The bar has hidden the cursor.
-            os.write(2, b"gptjax: ended at once; what followed the last checkpoint is lost\n")
-            os._exit(128 + numbers[0])
+        number = numbers[0]
+        n_urgent += number in _URGENT
+        if n_urgent == 2:
+            end(number, words="ended at once; what followed the last checkpoint is lost")
+        if number in KINDS and not _watch.is_noted:
+            tidying = threading.Thread(target=_tidy, daemon=True)
+            tidying.start()
+            tidying.join(_TIDY_SECONDS)
+            end(number)
     os.close(reader)
+
+
+def _tidy() -> None:
+    sys.stdout.flush()  # What was printed is to be seen, unless its reader is slow.
+    for tidy in reversed(_watch.tidied):
+        tidy()

@@ -140,6 +140,10 @@ class TestCommands:
         assert Path(f"/proc/{pid}").exists()
         started.terminate()
         assert started.wait(30) == 143
+        for _ in range(100):  # What has ended is there until somebody hears of it.
+            if not Path(f"/proc/{pid}").exists():
+                break
+            time.sleep(0.05)
         assert not Path(f"/proc/{pid}").exists()
 
     def test_both_programs_evaluations_are_read(self):

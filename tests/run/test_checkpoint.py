@@ -10,6 +10,7 @@ from unittest import mock
 import forked
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
 
@@ -203,6 +204,31 @@ def test_p12_a_save_that_would_be_skipped_is_an_error(tmp_path, start):
     saved(tmp_path, start, {5: 1.0})
     with pytest.raises(RunError, match="already has step 5"):
         saved(tmp_path, start, {3: 1.0})
+
+
+@pytest.mark.parametrize("lost", ["manifest.ocdbt", "d", "../meta"])
+def test_p6_a_save_that_cannot_be_read_back_costs_no_other(tmp_path, start, lost):
+    """The checkpoint before it stays, and the run is told."""
+    settings, state = start
+    wait = ocp.CheckpointManager.wait_until_finished
+
+    def wait_and_lose(manager):
+        wait(manager)
+        path = tmp_path / "checkpoints" / "7" / "state" / lost
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(at_step(state, 3), tiny.description(settings), val_nats=2.0)
+        checkpoints.wait()
+        checkpoints.save(at_step(state, 7), tiny.description(settings), val_nats=1.0)
+        with (
+            mock.patch.object(ocp.CheckpointManager, "wait_until_finished", wait_and_lose),
+            pytest.raises(RunError, match="step 7 was saved but cannot be read back"),
+        ):
+            checkpoints.wait()
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert 3 in checkpoints.steps()
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(3).state, at_step(state, 3))
 
 
 def test_another_models_arrays_are_refused(tmp_path, start):

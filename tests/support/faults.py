@@ -20,8 +20,7 @@ import numpy as np
 from orbax.checkpoint import CheckpointManager
 
 from gptjax.device import flops, peak
-from gptjax.run import directory, runlog
-from gptjax.run.checkpoint import Checkpoints
+from gptjax.run import checkpoint, directory, retention, runlog
 from gptjax.run.evaluator import Evaluator
 from gptjax.run.program import CompiledTrainer
 from gptjax.run.report import Report
@@ -34,7 +33,7 @@ MOMENTS = {
     "evaluation": (CompiledTrainer, "losses", False),
     "save": (CheckpointManager, "save", True),  # The arrays are being written in the background.
     "between": (Report, "updates", False),
-    "space check": (Checkpoints, "_check_space", True),
+    "space check": (retention, "check_room", True),
 }
 
 CRASHED = 9
@@ -252,7 +251,7 @@ def live(run_dir, state, description, vals, journal):
         newest = _newest(run_dir)
         files.write_atomically(run_dir / "config.json", "{}\n")
         log = runlog.RunLog(run_dir, resumed_step=newest, tensorboard=False)
-        with log, Checkpoints(run_dir, keep=1) as checkpoints:
+        with log, checkpoint.Checkpoints(run_dir, keep=1) as checkpoints:
             before = newest
             for step, val_nats in vals.items():
                 if newest is not None and step <= newest:
@@ -275,5 +274,5 @@ def live_until_crash(n, late, changes, *life):
 def _newest(run_dir):
     if not (run_dir / "checkpoints").is_dir():
         return None
-    with Checkpoints(run_dir, read_only=True) as checkpoints:
+    with checkpoint.Checkpoints(run_dir, read_only=True) as checkpoints:
         return max(checkpoints.steps(), default=None)

@@ -1,0 +1,32 @@
+"""Ctrl-C from a script's first instruction on: this module is imported before any other."""
+
+import os
+import signal
+import sys
+
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+
+
+def end(number: int, frame: object = None, *, words: str = "interrupted") -> None:
+    """Ends the process as a signal does by the shell's rules, saying so."""
+    if sys.stdout and sys.stdout.isatty():
+        os.write(1, b"\x1b[?25h")  # A bar has hidden the cursor.
+    try:
+        os.write(2, f"gptjax: {words}\n".encode())
+    except OSError:
+        pass  # The terminal is gone.
+    os._exit(128 + number)
+
+
+def end_scripts_at_once() -> None:
+    """In a script of ours Ctrl-C ends the process with 130 from here on; the others do anyway.
+
+    A notebook, or whoever else imports gptjax, keeps its own ways.
+    """
+    main = os.path.abspath(getattr(sys.modules["__main__"], "__file__", ""))
+    folder, file = os.path.split(main)
+    is_script = os.path.basename(folder) == "scripts" and os.path.exists(f"{_PACKAGE}/{file}")
+    is_module = sys.argv[0] == "-m" and any("gptjax." in word for word in sys.orig_argv)
+    is_ours = is_script or is_module
+    if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end)
