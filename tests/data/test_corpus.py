@@ -353,8 +353,10 @@ def fetch(server, sha256=SHA256):
 
 
 def test_a_download_is_byte_equal_and_done_once(server):
+    assert not datasets.prepared_shakespeare().exists()
     assert fetch(server) == RAW
     assert server.requests == ["HEAD", "GET"]
+    assert list(datasets.prepared_shakespeare().glob("*.array_record-*"))
     assert fetch(server) == RAW
     assert server.requests == ["HEAD", "GET"]
 
