@@ -137,6 +137,12 @@ def test_a_page_is_one_file_without_references(planted, tmp_path, capsys):
     assert "Only the learning rate differs" in page and "http:" not in page
 
 
+def test_a_page_of_one_run_is_called_by_its_name(planted, tmp_path, capsys):
+    said = compared(planted("base"), capsys=capsys, html=str(tmp_path / "page.html"))
+    assert said.startswith("base ends at val ")
+    assert "<title>base</title>" in (tmp_path / "page.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("flags", "rule"),
     [

@@ -19,6 +19,13 @@ def test_a_setting_that_is_only_a_name_is_told_by_what_it_names():
     assert "optimizer" in equal and "name" not in equal
 
 
+def test_a_number_is_short_also_beside_one_that_is_not_known():
+    a = by_hand.series("a", train_tokens=1_003_854)
+    table, _ = tables.differences(Pair(a, by_hand.series("b")))
+    row = next(list(each) for each in table.rows if each[0] == "passes over the text")
+    assert row == ["passes over the text", "0.153", tables.UNKNOWN, ""]
+
+
 def test_a_peak_that_is_not_known_can_be_told():
     known = by_hand.series("known", peak_flops_per_s=1e12)
     (said,) = tables.not_known([by_hand.series("gpu"), known])
