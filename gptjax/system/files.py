@@ -31,7 +31,7 @@ def check_writable(folder: Path, *, flag: str = "--config.out_dir") -> None:
             raise UserError("out_dir", folder, f"{nearest} is a file", another)
         # Only trying tells: permissions do not bind root, and some file systems take no files.
         # On Linux a temporary file has no name, so that nothing is to be seen of it.
-        with tempfile.TemporaryFile(dir=nearest):
+        with tempfile.TemporaryFile(dir=nearest), plain_path(folder.resolve()):
             pass
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -52,13 +52,31 @@ def plain_path(folder: Path) -> Iterator[Path]:
 
     Orbax globs for files below its folder: in `out/[2026]` it finds none, and says so to nobody.
     """
-    if re.fullmatch(r"[\w/.+,=@ -]*", str(folder)):
+    if _is_plain(str(folder)):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="gptjax-") as links:
+    with _folder_for_a_link(folder) as links:
         link = Path(links) / "run"
         link.symlink_to(folder, target_is_directory=True)
         yield link
+
+
+def _is_plain(path: str) -> bool:
+    # TensorStore's paths are UTF-8 whatever the locale: it would write into a folder of its own.
+    return bool(re.fullmatch(r"[\w/.+,=@ -]*", path)) and os.fsencode(path) == path.encode()
+
+
+def _folder_for_a_link(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    for parent in (os.environ.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp", "/dev/shm"):
+        if os.path.isabs(parent) and _is_plain(parent):
+            with contextlib.suppress(OSError):
+                return tempfile.TemporaryDirectory(prefix="gptjax-", dir=parent)
+    raise UserError(
+        "out_dir",
+        folder,
+        "such a path is reached by a link, and no folder for temporary files can be written to",
+        "Choose a path of letters and digits, or set TMPDIR.",
+    )
 
 
 def free_space(folder: Path) -> int:
