@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import runpy
 import sys
 import traceback
@@ -92,11 +93,13 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
         output.silence()
         code = 0
     except Exception as error:
-        if not _is_out_of_memory(error):
+        line = _of_the_machine(error)
+        if not line:
             raise
-        reason = " ".join(str(error).split())[:200]
-        print(f"gptjax: error: out of memory: {printable(reason)}", file=sys.stderr)
-        code = 1
+        if os.environ.get("GPTJAX_TRACEBACK"):
+            traceback.print_exc()
+        print(f"gptjax: error: {printable(line)}", file=sys.stderr)
+        code = 2 if line.startswith("JAX") else 1
     sys.exit(code)
 
 
@@ -109,11 +112,23 @@ def _code_of(main: Callable[[list[str]], int | None]) -> int:
         return leaving.code or 0
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, numpy or XLA could not allocate what was asked for."""
+def _of_the_machine(error: Exception) -> str:
+    """What no command can do anything about, in a line; "" for a bug, which needs its traceback."""
+    words = " ".join(str(error).split())[:300]
     # XLA's error, told by its name: JAX may not have been imported.
-    is_xlas = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
-    return isinstance(error, MemoryError) or is_xlas
+    is_xlas = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in words
+    if isinstance(error, MemoryError) or is_xlas:
+        return f"out of memory: {words[:200]}"
+    if isinstance(error, RuntimeError) and words == "can't start new thread":
+        return "out of threads, or of memory for one: see ulimit -u and ulimit -v"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the system'}: {error.strerror}"
+    # JAX reads its settings in the environment as it is imported, and names the one it refuses.
+    named = re.search(r"for (?:JAX flag|environment) '?(jax_\w+)", words, re.IGNORECASE)
+    if isinstance(error, ValueError) and named:
+        name = named[1].upper()
+        return f"{name}: {os.environ.get(name)}; JAX takes no such value. Unset it."
+    return ""
 
 
 def run_script(module: str) -> None:
