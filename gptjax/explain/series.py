@@ -53,9 +53,10 @@ def read_series(run: str) -> Series:
     """
     label, equals, folder = run.partition("=")
     path = Path(folder if equals else run).expanduser()
-    if not (path / "metrics.jsonl").is_file():
-        raise UserError("run", path, "has no metrics.jsonl", "Give a run directory.")
     records = read_records(path / "metrics.jsonl")
+    if not records:
+        rule = "has no metrics.jsonl, or nothing in it"
+        raise UserError("run", path, rule, "Give a run directory.")
     # A single window has no standard error, a loss that is not a number is no loss.
     evaluations = [r for r in records if r["kind"] == "eval" and r.get("val_loss") is not None]
     if not evaluations:

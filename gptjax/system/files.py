@@ -41,9 +41,21 @@ def check_writable(folder: Path, *, flag: str = "--config.out_dir") -> None:
 
 
 def check_folder_of(flag: str, file: str | None) -> None:
-    """Raises UserError when a file asked for by a flag is to be in a folder that does not exist."""
+    """Raises UserError when a file asked for by a flag is a folder, or its folder is missing."""
     if file and not Path(file).absolute().parent.is_dir():
         raise UserError(flag, file, "its folder does not exist")
+    if file and Path(file).is_dir():
+        raise UserError(flag, file, "is a folder", "Give the file's name as well.")
+
+
+def check_picture(flag: str, file: str | None) -> None:
+    """Raises UserError for a picture of an unknown kind, or that cannot be where asked for.
+
+    matplotlib writes another file than was asked for, or none.
+    """
+    check_folder_of(flag, file)
+    if file and Path(file).suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UserError(flag, file, "must end in .png, .pdf or .svg")
 
 
 @contextlib.contextmanager
