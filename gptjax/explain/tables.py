@@ -49,7 +49,13 @@ def differences(pair: Pair) -> tuple[Table, str]:
     rows += _row("passes over the text", *epochs)
     for each in pair.settings.differing:
         for name in each.a:
-            rows += _row(name, each.a[name], each.b[name])
+            sides = [each.a[name], each.b[name]]
+            if name == "corpus_sha256":
+                sides = [
+                    f"{run.value('corpus', '')} {sha256[:8]}".strip()
+                    for run, sha256 in zip((pair.a, pair.b), sides, strict=True)
+                ]
+            rows += _row(name, *sides)
     rows.sort(key=lambda row: -row[0])
     table = Table("What differs", ["", pair.a.label, pair.b.label, "ratio"], [r for _, r in rows])
     names = ", ".join(_WORDS.get(each, each.rpartition(".")[2]) for each in pair.settings.equal)

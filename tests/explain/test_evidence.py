@@ -230,6 +230,14 @@ def test_the_headline_has_both_ends():
     )
 
 
+def test_a_run_that_is_under_way_is_told():
+    said = sentences(findings(Pair(by_hand.series("a", END), by_hand.series("b", END[:2]))))
+    assert (
+        "b's last loss is after 1,000 of 2,000 planned updates: it is not where the run ends."
+        in said
+    )
+
+
 def test_one_run_has_its_end():
     said = sentence(headline_alone(by_hand.series("a", END, train=(4.2, 2.0, 1.8))))
     assert said == "a ends at val 1.9000, train 1.8000, after 2,000 updates."

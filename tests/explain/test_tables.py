@@ -13,6 +13,14 @@ def test_a_text_known_by_its_digest_in_one_run_alone_is_compared_by_name():
     assert ["corpus", "tiny_shakespeare", "text:mine.txt", ""] in [list(row) for row in table.rows]
 
 
+def test_texts_have_their_names_beside_the_beginning_of_their_digests():
+    a = by_hand.series("a", corpus="text:mine.txt", corpus_sha256="86c4e6aa9db7c042")
+    b = by_hand.series("b", corpus="text:mine.txt", corpus_sha256="83aadcc07573399f")
+    table, _ = tables.differences(Pair(a, b))
+    wanted = ["text", "text:mine.txt 86c4e6aa", "text:mine.txt 83aadcc0", ""]
+    assert wanted in [list(row) for row in table.rows]
+
+
 def test_a_setting_that_is_only_a_name_is_told_by_what_it_names():
     pair = Pair(*(by_hand.series(label, optim__name="adamw") for label in "ab"))
     _, equal = tables.differences(pair)
