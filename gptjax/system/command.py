@@ -17,7 +17,7 @@ from gptjax.system.output import printable
 
 # The flags that take a path, whose ~ is expanded: the shell leaves `--flag=~/x` as it is.
 _PATHS = frozenset(
-    "config from_nanogpt json nanogpt nanogpt_python out_dir peer_config plot png".split()
+    "config from_nanogpt html json nanogpt nanogpt_python out_dir peer_config plot png".split()
     + ["prompt_file"]
 )
 
