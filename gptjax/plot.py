@@ -10,7 +10,7 @@ from gptjax.explain import pictures
 from gptjax.explain.drawing import pyplot_for
 from gptjax.explain.page import Section, page
 from gptjax.explain.series import AXES, Series
-from gptjax.explain.sources import read_series
+from gptjax.explain.sources import read_all
 from gptjax.system import files
 from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
@@ -25,7 +25,7 @@ def plot(
     png: str | None = None,
     html: str | None = None,
 ) -> None:
-    """Draws runs, each as sources.read_series reads it, into the picture `png`, the page `html`.
+    """Draws runs, run directories or nanoGPT's logs, into the picture `png`, the page `html`.
 
     `over` are what losses are drawn over (none: seconds in a picture, all that is known in a page)
     and `what` is what is drawn (none: losses in a picture, all in a page). Each of `mark`,
@@ -40,19 +40,20 @@ def plot(
     for flag, file in (("--png", png), ("--html", html)):
         files.check_folder_of(flag, file)
     marks = dict(_mark(each) for each in mark)
-    series = [read_series(run) for run in runs]
+    series = read_all(runs, device=(), peak=())
     pyplot_for("--png" if png else "--html", png or html)
-    chosen = list(pictures.WHAT) if "all" in what else list(dict.fromkeys(what))
+    named = [] if "all" in what else list(dict.fromkeys(what))
+    chosen = list(pictures.WHAT) if "all" in what else named
     over = list(dict.fromkeys(over))
     lines: list[str] = []
     if png:
         chosen_here, over_here = chosen or ["losses"], over or ["seconds"]
-        _check_known(series, chosen_here, over_here)
+        _check_known(series, named if chosen else ["losses"], over_here)
         drawn, lines = pictures.pictures(series, what=chosen_here, over=over_here, marks=marks)
-        files.write_atomically(Path(png), pictures.png(drawn))
+        files.write_atomically(Path(png), pictures.picture_file(drawn, png))
     if html:
         chosen_here, over_here = chosen or list(pictures.WHAT), over or list(AXES)
-        _check_known(series, chosen, over)
+        _check_known(series, named, over)
         drawn, lines = pictures.pictures(series, what=chosen_here, over=over_here, marks=marks)
         table = Section("Best and last", tables=[pictures.ends(series)])
         sections = [table, *pictures.sections(drawn, lines)]

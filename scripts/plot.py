@@ -5,7 +5,9 @@ from gptjax.system import command
 
 def main(argv: list[str]) -> None:
     flags = command.Flags(description=__doc__)
-    flags.add_argument("runs", nargs="+", metavar="RUN", help="a run directory, or LABEL=DIRECTORY")
+    flags.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a run directory or a nanoGPT log; or LABEL=PATH"
+    )
     flags.add_argument("--png", metavar="FILE", help="a picture to write")
     flags.add_argument("--html", metavar="FILE", help="a page to write, one file with all in it")
     flags.add_argument(

@@ -12,6 +12,7 @@ import jax
 import ml_collections
 
 from gptjax.system import versions
+from gptjax.system.cache import n_cores
 from gptjax.system.errors import UserError
 
 # NVIDIA's first architecture with bfloat16 and TF32 products, by its compute capability.
@@ -129,13 +130,6 @@ def machine(devices: list[jax.Device]) -> dict[str, Any]:
         "n_devices": len(devices),
         "host_cores": n_cores(),
     }
-
-
-def n_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def compute_capability(device: jax.Device) -> tuple[int, int]:

@@ -106,12 +106,12 @@ def drawn_figure(
     return figure
 
 
-def png_of(figure: Any, *, dpi: int = 140) -> bytes:
-    """The figure on white, as a PNG file's content."""
+def file_of(figure: Any, kind: str, *, dpi: int = 140) -> bytes:
+    """The figure on white, as the content of a file: `png`, `pdf` or `svg`."""
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(content, format=kind, dpi=dpi)
     return content.getvalue()
 
 

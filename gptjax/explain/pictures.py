@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
@@ -25,16 +26,16 @@ WHAT = {
 
 # The sections of a page that hold them, with how they are read.
 _SECTIONS = {
-    "Losses": (
+    "Curves of loss": (
         ("losses",),
         "The thick line is val, the band around it its standard error, the star its best; the thin "
         "line is train. What came before the first update is not drawn.",
     ),
-    "Updates": (
+    "Learning rate and gradient norm": (
         ("learning_rate", "gradient_norm"),
         "Gradient norms are of logged updates; the thick line is the mean of ten in a row.",
     ),
-    "Time": (
+    "Where the time went": (
         ("ledger", "update_times"),
         "What an update takes has no evaluation, saving or compiling in it.",
     ),
@@ -134,8 +135,12 @@ def _list(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
-def png(shown: Sequence[Picture]) -> bytes:
-    """The pictures as one PNG file's content: a panel each, two beside each other."""
+def picture_file(shown: Sequence[Picture], name: str) -> bytes:
+    """The pictures as the content of a file: a panel each, two beside each other.
+
+    It is a PNG, or what the file's `name` ends in: .pdf or .svg.
+    """
+    ending = PurePath(name).suffix[1:].lower()
     is_one = len(shown) == 1
     figure = drawing.drawn_figure(
         [each.draw for each in shown],
@@ -144,7 +149,7 @@ def png(shown: Sequence[Picture]) -> bytes:
         width=7.0 if is_one else drawing.WIDTH,
         n_columns=1 if is_one else 2,
     )
-    return drawing.png_of(figure)
+    return drawing.file_of(figure, ending if ending in ("pdf", "svg") else "png")
 
 
 def sections(drawn: Sequence[Picture], left_out: Sequence[str]) -> list[Section]:

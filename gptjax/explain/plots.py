@@ -20,6 +20,8 @@ _MOST_POINTS = 300
 _FEW = 2
 # Runs whose ends lie further apart than this are drawn over a log axis: the shorter would be lost.
 _ENDS_APART = 4.0
+# Over a wider range only powers of ten are written below a log axis: more would touch.
+_WIDE = 40
 
 
 def draws_losses(each: Series, over: str) -> bool:
@@ -125,7 +127,7 @@ def _scale_x(
         room = _room(panel, labels, lambda x: np.log(x / start) / np.log(right / start))
         panel.set_xscale("log")
         panel.set_xlim(start, start * (right / start) ** (1 / (1 - room)))
-        is_short = right < 50 * left
+        is_short = panel.get_xlim()[1] < _WIDE * start
         panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if is_short else (1,)))
         panel.xaxis.set_minor_formatter(ticker.NullFormatter())
     else:

@@ -122,36 +122,55 @@ def update_times(panel: Any, runs: Mapping[int, Series]) -> Drawn:
 
     Where single updates are not known the row is a bar from 5 to 95 %. A line is the median.
     """
-    places: list[float] = []
+    places = [place for each in runs.values() for place in _places_ms(each)]
+    # Of updates that take all the same time a bar is left that is still seen.
+    narrowest = max(np.log(max(places) / min(places)) / 90, 0.01)
     for row, (index, each) in enumerate(runs.items()):
         colour, times = palette.run_style(index)["color"], each.times
-        ms_U = each.updates.ms_U[np.isfinite(each.updates.ms_U) & (each.updates.ms_U > 0)]
+        ms_U = _logged_ms(each)
         words = f"{shown(each.label)}: update {ms_shown(median_ms(each))}"
         if len(ms_U) > 1:
-            heights, edges = np.histogram(
-                np.log(ms_U), bins=min(40, max(5, int(len(ms_U) ** 0.5) * 2))
-            )
+            heights, edges = _histogram(np.log(ms_U), narrowest)
             tops = row + 0.3 - 0.5 * heights / heights.max()
             panel.stairs(
                 tops, np.exp(edges), baseline=row + 0.3, fill=True, color=colour, alpha=0.75
             )
-            places += [ms_U.min(), ms_U.max()]
         elif np.isfinite([times.update_ms_low, times.update_ms_high]).all():
             low, high = times.update_ms_low, times.update_ms_high
             panel.barh(row + 0.05, high - low, left=low, height=0.3, color=colour, alpha=0.6)
-            places += [low, high]
             words += ", bar: 5 to 95 %"
         panel.plot([median_ms(each)] * 2, [row - 0.25, row + 0.3], color=palette.INK.light, lw=1)
-        places.append(median_ms(each))
         if times.evaluation_seconds > 0:
             evaluation_ms = 1e3 * times.evaluation_seconds
             panel.plot(evaluation_ms, row + 0.05, "D", color=colour, mec=palette.INK.light, ms=6)
-            places.append(evaluation_ms)
             words += f"; evaluation {ms_shown(evaluation_ms)}"
         panel.text(0, row - 0.32, words, transform=panel.get_yaxis_transform(), va="bottom")
     _rows(panel, len(runs))
     _scale_ms(panel, min(places), max(places))
     return Drawn()
+
+
+def _logged_ms(each: Series) -> np.ndarray:
+    return each.updates.ms_U[np.isfinite(each.updates.ms_U) & (each.updates.ms_U > 0)]
+
+
+def _places_ms(each: Series) -> list[float]:
+    """Where something of a run stands on the axis of times."""
+    times = each.times
+    places = [median_ms(each), 1e3 * times.evaluation_seconds, *_logged_ms(each)]
+    places += [times.update_ms_low, times.update_ms_high]
+    return [place for place in places if np.isfinite(place) and place > 0]
+
+
+def _histogram(values: np.ndarray, narrowest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and edges of up to 40 bars, none narrower than `narrowest`."""
+    low, high = values.min(), values.max()
+    n_wanted = min(40, max(5, 2 * int(len(values) ** 0.5)))
+    n_bars = int(min(n_wanted, (high - low) / narrowest))
+    if n_bars < 1:
+        middle = (low + high) / 2
+        n_bars, low, high = 1, middle - narrowest / 2, middle + narrowest / 2
+    return np.histogram(values, bins=n_bars, range=(low, high))
 
 
 def ms_shown(value: float) -> str:
@@ -164,7 +183,7 @@ def _scale_ms(panel: Any, low: float, high: float) -> None:
 
     panel.set_xscale("log")
     panel.set_xlim(low / 1.3, high * 1.3)
-    is_short = high < 50 * low
+    is_short = high < 25 * low
     panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if is_short else (1,)))
     panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
     panel.xaxis.set_minor_formatter(ticker.NullFormatter())

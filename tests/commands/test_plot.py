@@ -96,6 +96,8 @@ def test_what_is_asked_for_and_not_known_is_refused(tmp_path):
     with pytest.raises(UserError, match="--what: ledger; it is not known of any of the runs"):
         plot([str(run_dir)], what=["losses", "ledger"], png=str(png))
     assert not png.exists()
+    plot([str(run_dir)], what=["all"], png=str(png))
+    assert png.exists(), "of all, what is known"
 
 
 @pytest.mark.parametrize("mark", ["1.8857", "=1.8", "a=b", "a=nan"])

@@ -3,8 +3,8 @@
 import re
 import xml.etree.ElementTree as ElementTree
 
-import by_hand
 import pytest
+import to_draw
 
 pytest.importorskip("matplotlib")
 
@@ -14,7 +14,7 @@ HOSTILE = "<script>alert('$x_1$')</script> & \u202e\x1b[2J\udcff"
 
 
 def figure(label="a"):
-    run = by_hand.everything(label)
+    run = to_draw.everything(label)
     draws = [lambda panel: plots.losses(panel, {0: run}, over="updates", marks={})]
     return drawing.drawn_figure(draws, titles=["losses"], heights=[3.6])
 
@@ -60,4 +60,4 @@ def test_a_png_holds_its_panels():
     drawn = drawing.drawn_figure(draws, titles=["a", "b", "c"], heights=[2, 3, 1], n_columns=2)
     assert [panel.get_title(loc="left") for panel in drawn.axes] == ["a", "b", "c"]
     assert drawn.get_size_inches().tolist() == [10, 4]
-    assert drawing.png_of(drawn).startswith(b"\x89PNG")
+    assert drawing.file_of(drawn, "png").startswith(b"\x89PNG")

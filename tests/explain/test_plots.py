@@ -1,8 +1,8 @@
 """Curves are those of the series, on an axis on which they are seen."""
 
-import by_hand
 import numpy as np
 import pytest
+import to_draw
 
 pytest.importorskip("matplotlib")
 
@@ -22,7 +22,7 @@ def curves(drawn_on):
 
 @pytest.mark.parametrize("over", AXES)
 def test_losses_stand_over_each_axis(over):
-    run, axes = by_hand.everything(), panel()
+    run, axes = to_draw.everything(), panel()
     plots.losses(axes, {0: run}, over=over, marks={"nanoGPT": 1.8857})
     x = {
         "updates": [10, 20, 30],
@@ -41,17 +41,17 @@ def test_losses_stand_over_each_axis(over):
 
 def test_the_band_is_one_standard_error_wide():
     axes = panel()
-    plots.losses(axes, {0: by_hand.series()}, over="updates", marks={})
+    plots.losses(axes, {0: to_draw.series()}, over="updates", marks={})
     (band,) = axes.collections
     assert set(band.get_paths()[0].vertices[:, 1].round(4)) == {2.49, 2.51, 2.29, 2.31, 2.69, 2.71}
 
 
 def test_the_axis_is_logarithmic_where_one_run_would_be_lost():
     axes = panel()
-    plots.losses(axes, {0: by_hand.LAPTOP, 1: by_hand.GPU}, over="updates", marks={})
+    plots.losses(axes, {0: to_draw.LAPTOP, 1: to_draw.GPU}, over="updates", marks={})
     assert axes.get_xscale() == "linear" and axes.get_xlim()[0] == 0
     axes = panel()
-    drawn = plots.losses(axes, {0: by_hand.LAPTOP, 1: by_hand.GPU}, over="tokens", marks={})
+    drawn = plots.losses(axes, {0: to_draw.LAPTOP, 1: to_draw.GPU}, over="tokens", marks={})
     assert axes.get_xscale() == "log"
     low, high = axes.get_xlim()
     assert low < 250 * 768 and high > 5000 * 16_384
@@ -61,7 +61,7 @@ def test_the_axis_is_logarithmic_where_one_run_would_be_lost():
 
 def test_runs_differ_in_more_than_colour():
     axes = panel()
-    runs = {index: by_hand.series(str(index)) for index in range(6)}
+    runs = {index: to_draw.series(str(index)) for index in range(6)}
     plots.losses(axes, runs, over="updates", marks={})
     vals = [line for line in axes.lines if line.get_marker() not in ("*", "None")]
     looks = {(line.get_marker(), str(line._unscaled_dash_pattern)) for line in vals}
@@ -70,7 +70,7 @@ def test_runs_differ_in_more_than_colour():
 
 def test_without_train_losses_batches_are_drawn_as_means_of_ten():
     logged = [(step, float(step), np.nan, np.nan, np.nan, np.nan) for step in range(1, 13)]
-    run = by_hand.series(train=[np.nan] * 4, logged=logged)
+    run = to_draw.series(train=[np.nan] * 4, logged=logged)
     axes = panel()
     plots.losses(axes, {0: run}, over="updates", marks={})
     np.testing.assert_allclose(curves(axes)[1], [[10, 5.5], [11, 6.5], [12, 7.5]])
@@ -84,7 +84,7 @@ def test_a_long_curve_keeps_its_ends():
 
 
 def test_learning_rates_and_gradient_norms_stand_over_updates():
-    run = by_hand.everything()
+    run = to_draw.everything()
     axes = panel()
     plots.updates(axes, {0: run}, what="lr")
     np.testing.assert_allclose(curves(axes)[0], [[n, 1e-3 / n] for n in range(1, 31)])
@@ -93,7 +93,7 @@ def test_learning_rates_and_gradient_norms_stand_over_updates():
     raw, smooth, _ = (np.array(each) for each in curves(axes))
     np.testing.assert_allclose(raw[:, 1], 2 / np.arange(1, 31))
     np.testing.assert_allclose(smooth[0], [10, np.mean(2 / np.arange(1, 11))])
-    assert not plots.draws_updates(by_hand.GPU, "lr")
+    assert not plots.draws_updates(to_draw.GPU, "lr")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Bars are as long as the seconds they stand for."""
 
-import by_hand
 import numpy as np
 import pytest
+import to_draw
 
 pytest.importorskip("matplotlib")
 
@@ -26,8 +26,8 @@ def bars(axes):
 
 def test_the_ledger_is_drawn_in_seconds_end_to_end():
     axes = panel()
-    other = by_hand.everything("b", times=Times(ledger=dict(compile=2.0, step=9.0)))
-    time_plots.ledger(axes, {0: by_hand.everything(), 2: other})
+    other = to_draw.everything("b", times=Times(ledger=dict(compile=2.0, step=9.0)))
+    time_plots.ledger(axes, {0: to_draw.everything(), 2: other})
     # Kind by kind, in the ledger's order, a bar a run.
     assert bars(axes) == [(0, 4), (0, 2), (4, 9), (2, 9), (13, 6), (11, 0)]
     assert [text.get_text() for text in axes.get_legend().texts] == ["compile", "step", "eval"]
@@ -38,8 +38,8 @@ def test_the_ledger_is_drawn_in_seconds_end_to_end():
 
 def test_runs_of_unlike_length_are_drawn_as_shares():
     axes = panel()
-    long = by_hand.everything("b", times=Times(ledger=dict(compile=400.0, step=7200.0)))
-    time_plots.ledger(axes, {0: by_hand.everything(), 1: long})
+    long = to_draw.everything("b", times=Times(ledger=dict(compile=400.0, step=7200.0)))
+    time_plots.ledger(axes, {0: to_draw.everything(), 1: long})
     assert "%" in axes.get_xlabel()
     widths = [width for _, width in bars(axes)]
     assert sum(widths[0::2]) == pytest.approx(100) and sum(widths[1::2]) == pytest.approx(100)
@@ -48,7 +48,7 @@ def test_runs_of_unlike_length_are_drawn_as_shares():
 
 def test_updates_are_counted_and_evaluations_stand_apart():
     axes = panel()
-    run = by_hand.everything()
+    run = to_draw.everything()
     time_plots.update_times(axes, {0: run})
     (steps,) = axes.patches
     tops, edges, floor = steps.get_data()
@@ -62,9 +62,19 @@ def test_updates_are_counted_and_evaluations_stand_apart():
     assert axes.get_xlim()[1] > 250
 
 
+def test_updates_that_take_the_same_time_are_still_seen():
+    logged = [(step, 3.0, 766.0, np.nan, np.nan, np.nan) for step in range(1, 9)]
+    run = to_draw.series(logged=logged, times=Times(evaluation_seconds=88.6))
+    axes = panel()
+    time_plots.update_times(axes, {0: run})
+    _, edges, _ = axes.patches[0].get_data()
+    low, high = np.log(axes.get_xlim())
+    assert len(edges) == 2 and np.ptp(np.log(edges)) > (high - low) / 110
+
+
 def test_of_quantiles_alone_there_is_a_bar():
     axes = panel()
-    time_plots.update_times(axes, {0: by_hand.LAPTOP, 1: by_hand.GPU})
+    time_plots.update_times(axes, {0: to_draw.LAPTOP, 1: to_draw.GPU})
     assert bars(axes) == [(95, 1388)]
     assert words(axes) == [
         "laptop: update 132 ms, bar: 5 to 95 %",
@@ -73,9 +83,9 @@ def test_of_quantiles_alone_there_is_a_bar():
 
 
 def test_what_is_not_known_is_not_drawn():
-    unknown = by_hand.series()
+    unknown = to_draw.series()
     assert not time_plots.draws_times(unknown) and not time_plots.draws_ledger(unknown)
-    logged = by_hand.series(logged=[(1, np.nan, 5.0, np.nan, np.nan, np.nan)])
+    logged = to_draw.series(logged=[(1, np.nan, 5.0, np.nan, np.nan, np.nan)])
     assert time_plots.draws_times(logged) and time_plots.median_ms(logged) == 5
 
 
