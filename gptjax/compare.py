@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from gptjax.explain import pictures, tables
 from gptjax.explain.curves import Reading
@@ -45,8 +47,9 @@ def compare(
     Raises:
       UserError: for a run that cannot be read, or a label that no run has.
     """
-    for flag, path in (("--json", json), ("--html", html), ("--png", png)):
+    for flag, path in (("--json", json), ("--html", html)):
         files.check_folder_of(flag, path)
+    files.check_picture("--png", png)
     if png:
         pyplot_for("--png", png)
     found = read_all(runs, device=device, peak=peak)
@@ -206,13 +209,13 @@ def _print(comparison: Comparison) -> None:
         console.print(grid, markup=False)
     for table in comparison.tables:
         console.print()
-        console.print(_rich(table))
+        console.print(_rich(table) if table.rows else f"{table.caption}: nothing that is known.")
         if table is comparison.tables[0] and comparison.equal:
             console.print(printable(comparison.equal), markup=False)
     if comparison.not_known:
         console.print("\nNot known", markup=False)
         for words in comparison.not_known:
-            console.print("  " + printable(words), markup=False)
+            console.print(Padding(Text(printable(words)), (0, 0, 0, 2)))
 
 
 def _rich(table: Table) -> RichTable:

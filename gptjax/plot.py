@@ -37,8 +37,8 @@ def plot(
     """
     if not png and not html:
         raise UserError("command line", "no file to write", "--png or --html is required")
-    for flag, file in (("--png", png), ("--html", html)):
-        files.check_folder_of(flag, file)
+    files.check_picture("--png", png)
+    files.check_folder_of("--html", html)
     marks = dict(_mark(each) for each in mark)
     series = read_all(runs, device=(), peak=())
     pyplot_for("--png" if png else "--html", png or html)

@@ -47,6 +47,7 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
     cache.keep_compiled_programs()
     found, why = available_devices(requested.mesh.cpu_devices, requested.mesh.gpu_memory)
     run_dir = Path(requested.out_dir)
+    directory.check_place(run_dir)
     files.check_writable(run_dir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(directory.locked(run_dir))

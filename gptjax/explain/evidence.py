@@ -80,21 +80,24 @@ def _gaps(pair: Pair) -> Iterator[Finding]:
         yield Finding(
             "best_gap", pair.labels | gap, abs(best_b.val - best_a.val), rank=4, topic="gaps"
         )
-    missed = []
+    missed = {}
     for axis in _AXES:
         meeting = curves.meet(pair.a, pair.b, axis)
         if meeting is None:
             continue
         if math.isnan(meeting.x):
-            missed.append(meeting)
+            missed[axis] = meeting
         elif not _is_at_both_ends(pair, axis, meeting.x) and not _is_as_updates(pair, axis):
             yield from at_equal(pair, axis)
-    if missed:
-        first = missed[0]
-        earlier = pair.b.label if first.later == pair.a.label else pair.a.label
-        values = dict(later=first.later, earlier=earlier, first=first.first, last=first.last)
-        both = {each.axis for each in missed} >= {"tokens", "flops"}
-        yield Finding("no_meeting" if both else f"no_meeting_{first.axis}", values, rank=5)
+    kinds = {axis: f"no_meeting_{axis}" for axis in missed}
+    if {"tokens", "flops"} <= missed.keys():
+        kinds = kinds | {"tokens": "no_meeting"}
+        del kinds["flops"]
+    for axis, kind in kinds.items():
+        each = missed[axis]
+        earlier = pair.b.label if each.later == pair.a.label else pair.a.label
+        values = dict(later=each.later, earlier=earlier, first=each.first, last=each.last)
+        yield Finding(kind, values, rank=5, topic="no meeting")
 
 
 def _is_as_updates(pair: Pair, axis: str) -> bool:

@@ -138,9 +138,9 @@ def _list(words: Sequence[str]) -> str:
 def picture_file(shown: Sequence[Picture], name: str) -> bytes:
     """The pictures as the content of a file: a panel each, two beside each other.
 
-    It is a PNG, or what the file's `name` ends in: .pdf or .svg.
+    `name` is the file's; it ends in what it is to be: .png, .pdf or .svg.
     """
-    ending = PurePath(name).suffix[1:].lower()
+    kind = PurePath(name).suffix[1:].lower()
     is_one = len(shown) == 1
     figure = drawing.drawn_figure(
         [each.draw for each in shown],
@@ -149,7 +149,7 @@ def picture_file(shown: Sequence[Picture], name: str) -> bytes:
         width=7.0 if is_one else drawing.WIDTH,
         n_columns=1 if is_one else 2,
     )
-    return drawing.file_of(figure, ending if ending in ("pdf", "svg") else "png")
+    return drawing.file_of(figure, kind)
 
 
 def sections(drawn: Sequence[Picture], left_out: Sequence[str]) -> list[Section]:

@@ -40,7 +40,8 @@ def keep_compiled_programs() -> None:
     machine = f"{processor('flags')} {n_cores()} cores"
     path = kept / "compiled" / hashlib.sha256(machine.encode()).hexdigest()[:12]
     # JAX makes the folder with the first program it keeps: bad input leaves nothing behind.
-    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    # os.path: Path.exists raises where another user's home may not be looked into.
+    nearest = next(parent for parent in path.absolute().parents if os.path.exists(parent))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         return
     jax.config.update("jax_compilation_cache_dir", str(path))

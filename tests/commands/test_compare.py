@@ -182,3 +182,15 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
 def test_two_runs_of_one_name_are_told_apart(planted, capsys):
     said = compared(planted("base"), planted("base"), capsys=capsys)
     assert said.startswith("base and base (2) end at val")
+
+
+def test_what_is_not_known_stands_under_its_title(capsys, tmp_path):
+    (tmp_path / "pasted.txt").write_text("step 5000: train loss 0.6224, val loss 1.7044\n")
+    said = compared(f"the one on the GPU={tmp_path / 'pasted.txt'}", capsys=capsys)
+    lines = said.partition("\nNot known\n")[2].splitlines()
+    assert len(lines) > 2 and all(line.startswith("  ") for line in lines)
+
+
+def test_a_table_without_rows_is_a_line(planted, capsys):
+    said = compared(planted("base"), planted("base"), capsys=capsys)
+    assert "\nWhat differs: nothing that is known.\nEqual: text, " in said

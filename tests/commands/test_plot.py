@@ -111,14 +111,21 @@ def test_without_a_file_or_its_folder_nothing_is_drawn(run_dir, tmp_path):
         plot([str(run_dir)])
     for flag in ("png", "html"):
         with pytest.raises(UserError, match=f"--{flag}: .*; its folder does not exist"):
-            plot([str(run_dir)], **{flag: str(tmp_path / "none" / "a")})
+            plot([str(run_dir)], **{flag: str(tmp_path / "none" / "a.png")})
+
+
+@pytest.mark.parametrize("png", ["losses", "losses.txt", "folder.png"])
+def test_a_picture_that_would_be_written_elsewhere_is_refused(run_dir, tmp_path, png):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match=r"--png: .* must end in \.png|--png: .* is a folder"):
+        plot([str(run_dir)], png=str(tmp_path / png))
 
 
 def test_without_matplotlib_the_extra_is_named(run_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for flag in ("png", "html"):
         with pytest.raises(UserError, match=r"needs matplotlib\. Install it: pip install -e"):
-            plot([str(run_dir)], **{flag: str(tmp_path / "a")})
+            plot([str(run_dir)], **{flag: str(tmp_path / "a.png")})
 
 
 def test_the_script_takes_flags_again_and_again(run_dir, tmp_path):

@@ -1,5 +1,6 @@
 """Where the text comes from: files, TFDS, a local web server, and what happens without them."""
 
+import errno
 import hashlib
 import http.server
 import os
@@ -114,6 +115,23 @@ def test_a_directory_is_refused(tmp_path):
     message = f"data.source: {tmp_path}; cannot be read: Is a directory"
     with pytest.raises(UserError, match=re.escape(message)):
         corpus.load(f"text:{tmp_path}", fallback="synthetic")
+
+
+@pytest.mark.parametrize("source", ["text:", "TEXT:a.txt", "tokens:"])
+def test_a_kind_without_its_name_is_told_how_to_go_on(source):
+    kind = source.partition(":")[0].lower()
+    with pytest.raises(UserError, match=f"unknown dataset.* Write {kind}: and then what it is"):
+        corpus.load(source, fallback="synthetic")
+
+
+def test_a_data_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setenv("GPTJAX_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(UserError, match="input.txt; cannot be read: Permission denied"):
+        corpus.load("tiny_shakespeare", fallback="synthetic")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

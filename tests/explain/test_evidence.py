@@ -10,7 +10,7 @@ from gptjax.explain.evidence import findings, headline
 from gptjax.explain.finding import Noise
 from gptjax.explain.pair import Pair
 from gptjax.explain.series import Times
-from gptjax.explain.verdict import MOST, TEMPLATES, sentence, sentences
+from gptjax.explain.verdict import FORMS, MOST, TEMPLATES, sentence, sentences
 
 END = ((0, 4.2), (1000, 2.1), (2000, 1.9))
 LOWER = ((0, 4.2), (1000, 2.0), (2000, 1.7))
@@ -153,6 +153,24 @@ class TestTheSameSettings:
         assert kinds(a, nearly) == ["identical"]
 
 
+def test_curves_that_do_not_meet_are_told_in_the_units_of_each_axis():
+    more = dict(
+        model__n_layer=6,
+        parameters=10_646_784,
+        train__max_iters=5000,
+        train__batch_size=64,
+        tokens_per_update=16_384,
+        flops_per_update=1.16e12,
+    )
+    pair = Pair(by_hand.series("a", ((2000, 1.9),)), by_hand.series("b", ((5000, 1.7),), **more))
+    said = [words for words in sentences(findings(pair)) if "do not meet" in words]
+    assert said == [
+        "At equal updates the curves do not meet: b's first evaluation is at 5,000, a ends at "
+        "2,000. At equal tokens or FLOPs the curves do not meet: b's first evaluation is at "
+        "81.9 M tokens, a ends at 1.54 M."
+    ]
+
+
 def test_another_text_is_told_first_and_nothing_after_it():
     b = by_hand.series("b", LOWER, corpus="synthetic", model__dropout=0.2)
     found = findings(Pair(by_hand.series("a", END), b))
@@ -189,6 +207,14 @@ def test_the_headline_has_both_ends():
     assert sentence(headline(pair)) == (
         "a ends at val 1.9000, b at 1.7000: b is 0.200 lower (noise: 0.014)."
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(732.4, "732x"), (53.33, "53.3x"), (4.0, "4.00x"), (0.5, "0.500x"), (4.32e-5, "0.0000432x")],
+)
+def test_a_ratio_has_three_digits(value, words):
+    assert FORMS["ratio"](value) == words
 
 
 def test_no_template_holds_a_number():
