@@ -131,7 +131,8 @@ def _scale_x(
         panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if is_short else (1,)))
         panel.xaxis.set_minor_formatter(ticker.NullFormatter())
     else:
-        start = 0 if left < 0.4 * right else left - 0.05 * (right - left)
+        is_from_0 = left < 0.4 * right or left == right
+        start = 0 if is_from_0 else left - 0.05 * (right - left)
         room = _room(panel, labels, lambda x: (x - start) / (right - start))
         panel.set_xlim(start, start + (right - start) / (1 - room))
         panel.xaxis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))

@@ -77,6 +77,14 @@ def test_without_train_losses_batches_are_drawn_as_means_of_ten():
     assert len(plots.running_mean(np.arange(9.0))) == 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_evaluation_is_a_point_on_an_axis_from_0():
+    axes = panel()
+    run = to_draw.series(update=[5], val=[1.7], train=[1.6])
+    plots.losses(axes, {0: run}, over="updates", marks={})
+    assert curves(axes)[0] == [[5, 1.7]] and axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > 5
+
+
 def test_a_long_curve_keeps_its_ends():
     x, y = plots.thinned(np.arange(5000.0), -np.arange(5000.0))
     assert (len(x), x[0], x[-1]) == (300, 0, 4999)
