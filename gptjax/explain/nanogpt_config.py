@@ -51,13 +51,19 @@ BATCH = ("batch_size", "gradient_accumulation_steps", "block_size")
 # By name, something of the type that the setting has.
 _KINDS = {**_DEFAULTS, "device": "", "dtype": ""}
 
+# What torch knows; another word was run into the next.
+_WORDS = {"device": r"(?:cpu|cuda|mps|xpu)(?::[0-9]{1,3})?", "dtype": "(?:b?float16|float32)"}
+
 # Beyond it no setting makes sense and float64 is not exact.
 _LARGEST = 1 << 53
+
+# Headers of which a run has one.
+_STARTS = ("scratch", "resumed", "pretrained")
 
 # What a chat or an editor puts before a line: quotes, bullets, numbers.
 _PREFIX = re.compile(r"[\s>|*`•·–—-]{0,80}(?:[0-9]{1,5}[.):]?\s{1,20})?")
 _COMMENTED = re.compile(_PREFIX.pattern + r"#[#\s]{0,20}")
-_ANOTHER = re.compile(rf"(?<![\w.-])(?:{'|'.join(NAMES)})\s{{0,9}}=(?!=)", re.ASCII)
+_ANOTHER = re.compile(rf"(?:{'|'.join(NAMES)})\s{{0,9}}=(?!=)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +94,8 @@ class Config:
     def add(self, line: Header | Setting) -> None:
         """Takes one line in."""
         if isinstance(line, Header):
+            if line.kind in _STARTS:
+                self.headers = {k: v for k, v in self.headers.items() if k not in _STARTS}
             self.headers[line.kind] = line.value
             return
         name, before, text = line.name, line.before, line.value
@@ -102,8 +110,17 @@ class Config:
         self.has_file |= bool(is_line and not is_override)
         self.told[name] = _assigned(name, text) if is_line else None
 
-    def __bool__(self) -> bool:
-        return bool(self.headers or self.told)
+    @property
+    def start(self) -> str:
+        """How its run begins, one of _STARTS; "" if that is not told."""
+        return next((kind for kind in _STARTS if kind in self.headers), "")
+
+    @property
+    def is_start(self) -> bool:
+        """Whether a process begins here, and not merely somebody speaks of settings."""
+        return (
+            bool(self.start) or self.has_override or bool({"config", "tokens"} & set(self.headers))
+        )
 
     @property
     def is_read(self) -> bool:
@@ -199,7 +216,8 @@ class Config:
 def _overridden(name: str, text: str) -> Any:
     """The value of an `Overriding:` line: text is printed without quotes, nothing has a space."""
     word = (text.split() or [""])[0]
-    return _checked(name, word if isinstance(_KINDS[name], str) else _literal(word))
+    is_text = isinstance(_KINDS[name], str)
+    return _checked(name, (word or None) if is_text else _literal(word))
 
 
 def _assigned(name: str, text: str) -> Any:
@@ -229,4 +247,4 @@ def _checked(name: str, value: Any) -> Any:
         value = float(value)
     if type(value) is not kind or (kind in (int, float) and not 0 <= value < _LARGEST):
         return None
-    return value
+    return value if name not in _WORDS or re.fullmatch(_WORDS[name], value) else None
