@@ -167,7 +167,7 @@ def _line(match: re.Match[str], *, is_cut: bool) -> Line:
     if match[5] is not None:
         number, val = _count(match[5]), match[7]
         n_decimals = len(val.partition(".")[2])
-        is_torn = is_cut and val[-1].isdigit() and n_decimals < _DECIMALS
+        is_torn = is_cut and not val[-1].isalpha() and n_decimals < _DECIMALS
         told = Evaluation(number, _number(match[6]), _number(val))
         return told if number <= _LARGEST and not is_torn else Torn()
     if match.lastindex is None:

@@ -27,16 +27,19 @@ class _Table:
     def __init__(self, n_columns: int):
         self._n_columns, self._values = n_columns, array("d")
         self.last = self.highest = -1
-        self.every = 1
+        self.every, self._n_rows = 1, 0
 
     def __len__(self) -> int:
         return len(self._values) // self._n_columns
 
     def append(self, *row: float) -> None:
         """One row more."""
-        self._values.extend(row)
         self.last = int(row[0])
         self.highest = max(self.highest, self.last)
+        self._n_rows += 1
+        if self._n_rows % self.every:
+            return
+        self._values.extend(row)
         if len(self._values) >= _MOST_ROWS * self._n_columns:
             self.every *= 2
             half = np.array(self._values).reshape(-1, self._n_columns)[1::2]
