@@ -1,4 +1,4 @@
-"""The losses of runs, drawn from their logs."""
+"""The losses of runs, drawn from their logs; nanoGPT's printed ones too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gptjax.system.errors import UserError
 
 
 def plot(runs: Sequence[str], *, over: str, mark: Sequence[str], png: str) -> None:
-    """Draws val of runs, each a directory or LABEL=DIRECTORY, into the file `png`.
+    """Draws val of runs, named as sources.read_series reads them, into the file `png`.
 
     `over` is what is on the x axis; each of `mark`, LABEL=LOSS, is a line to compare with.
 

@@ -5,7 +5,8 @@ from gptjax.system import command
 
 def main(argv: list[str]) -> None:
     flags = command.Flags(description=__doc__)
-    flags.add_argument("runs", nargs="+", metavar="RUN", help="a run directory, or LABEL=DIRECTORY")
+    help_of_runs = "a run directory or what nanoGPT printed, in a file or - for stdin; or LABEL=RUN"
+    flags.add_argument("runs", nargs="+", metavar="RUN", help=help_of_runs)
     flags.add_argument("--png", required=True, metavar="FILE", help="the picture to write")
     flags.add_argument(
         "--over",

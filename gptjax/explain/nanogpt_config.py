@@ -99,15 +99,15 @@ class Config:
             self.headers[line.kind] = line.value
             return
         name, before, text = line.name, line.before, line.value
-        if _COMMENTED.fullmatch(before):
+        if _COMMENTED.fullmatch(before) or before.endswith("--"):  # A flag in a command line.
             return
-        if is_override := before.rstrip().endswith("Overriding:"):
+        if before.rstrip().endswith("Overriding:"):
             self.has_override = True
             self.told[name] = _overridden(name, text)
             return
+        self.has_file = True
         # Two settings on a line, or one within other words: what is said cannot be told apart.
         is_line = _PREFIX.fullmatch(before) and not _ANOTHER.search(text)
-        self.has_file |= bool(is_line and not is_override)
         self.told[name] = _assigned(name, text) if is_line else None
 
     @property
@@ -118,9 +118,7 @@ class Config:
     @property
     def is_start(self) -> bool:
         """Whether a process begins here, and not merely somebody speaks of settings."""
-        return (
-            bool(self.start) or self.has_override or bool({"config", "tokens"} & set(self.headers))
-        )
+        return self.has_override or bool({*_STARTS, "config", "tokens"} & set(self.headers))
 
     @property
     def is_read(self) -> bool:
@@ -161,7 +159,7 @@ class Config:
             if product != tokens:
                 return f"with them an update has {product:,} tokens, the log says {tokens:,}"
         n_params = self.formula_params(values)
-        if is_assumed(*SHAPE) and n_params is not None and not self.agrees(n_params):
+        if is_assumed(*SHAPE) and n_params is not None and not self.agrees(n_params, values):
             return f"with them it has {n_params:,} parameters, the log says otherwise"
         for name, divisor in (("eval_interval", seen.steps), ("log_interval", seen.iterations)):
             if is_assumed(name) and divisor % values[name].value:
@@ -203,10 +201,11 @@ class Config:
         shape.pop("n_head")
         return nanogpt_params(**shape, vocab_size=self.vocab_size)
 
-    def agrees(self, n_params: int) -> bool:
-        """Whether the printed figure, if there is one, may be a rounding of this."""
-        printed = self.printed_params
-        return printed is None or abs(printed - n_params) < 5_001
+    def agrees(self, n_params: int, values: Mapping[str, Fact]) -> bool:
+        """Whether the figures that are printed, if any are, are of so many parameters."""
+        printed, counted = self.printed_params, self.counted_params(values)
+        is_rounded = printed is None or abs(printed - n_params) < 5_001
+        return is_rounded and counted in (None, n_params)
 
     def _count(self, kind: str) -> int | None:
         count = int(self.headers.get(kind, "0").replace(",", ""))

@@ -122,11 +122,11 @@ def _parameters(config: Config, values: Mapping[str, Fact], notes: list[str]) ->
     """Without position embeddings: by formula, else counted, else as printed."""
     n_params, counted = config.formula_params(values), config.counted_params(values)
     printed = config.printed_params
-    if n_params is not None and config.agrees(n_params):
+    if n_params is not None and config.agrees(n_params, values):
         return {"parameters": Fact(n_params, "formula, of shape and vocabulary")}
     if n_params is not None:
-        notes.append(f"its settings make {n_params:,} parameters, it says {printed:,.0f}")
-    if counted is not None and counted > 0 and config.agrees(counted):
+        notes.append(f"its settings make {n_params:,} parameters, its log counts others")
+    if counted is not None and counted > 0 and config.agrees(counted, values):
         return {"parameters": Fact(counted, "decayed and not, without block_size × n_embd")}
     if printed is not None:
         return {"parameters": Fact(printed, "log, rounded to 10,000")}

@@ -172,14 +172,16 @@ def read_log(path: Path, label: str) -> Series:
     log.read(path)
     run = log.kept
     if run is None:
-        n_torn = f"but for {log.n_torn:,} torn ones " if log.n_torn else ""
-        raise UserError(
-            "log",
-            path,
-            f"has no line of nanoGPT's, {n_torn}neither `step N: train loss …, val loss …` nor "
-            "`iter N: loss …, time …ms`",
-            "Give what nanoGPT's train.py printed, or a run directory of gptjax.",
+        what = (
+            f"whole line of nanoGPT's; {log.n_torn:,} are torn"
+            if log.n_torn
+            else (
+                "line of nanoGPT's: neither `step N: train loss …, val loss …` nor "
+                "`iter N: loss …, time …ms`"
+            )
         )
+        fix = "Give what nanoGPT's train.py printed, or a run directory of gptjax."
+        raise UserError("log", path, f"has no {what}", fix)
     step_E, train_E, val_E = run.evaluations.by_number()
     number_U, loss_U, ms_U, mfu_U = run.iterations.by_number()
     seen = Seen(
