@@ -50,14 +50,12 @@ def facts_of(config: Config, values: Mapping[str, Fact]) -> tuple[dict[str, Fact
 def _schedule(values: Mapping[str, Fact]) -> dict[str, Fact]:
     """Without a decay nanoGPT has no warmup either; gptjax writes 0 where both horizons are one."""
     decays, horizon = values.get("decay_lr"), values.get("lr_decay_iters")
-    if decays is None:
-        return {} if horizon is None else {"optim.lr_decay_iters": horizon}
-    if not decays.value:
+    if decays is not None and not decays.value:
         return {
             "optim.schedule": Fact("constant", "decay_lr=False"),
             "optim.warmup_iters": Fact(0, "decay_lr=False"),
         }
-    facts = {"optim.schedule": Fact("cosine", decays.how)}
+    facts = {} if decays is None else {"optim.schedule": Fact("cosine", decays.how)}
     if horizon is not None:
         end = values.get("max_iters")
         is_one = end is not None and horizon.value == end.value

@@ -111,6 +111,8 @@ _BODY = re.compile(_DATA, re.ASCII)
 _ALL = re.compile(
     "|".join([_DATA, *_HEADERS.values(), f"({'|'.join(NAMES)}){_GAP}=(?!=)"]), re.ASCII
 )
+_DIGIT_NEXT = re.compile(_GAP + "[0-9.]", re.ASCII)
+
 # Where none of them is, only data need be looked for, which is faster.
 _HEADER_WORDS = ("verriding", "vocab_size", "parameter", "nitializing", "esuming", "tokens per")
 
@@ -167,6 +169,8 @@ def _line(match: re.Match[str], *, is_cut: bool) -> Line:
     if match[5] is not None:
         number, val = _count(match[5]), match[7]
         n_decimals = len(val.partition(".")[2])
+        # A number may have been broken at the end of a line, too.
+        is_cut = is_cut or _DIGIT_NEXT.match(match.string, match.end()) is not None
         is_torn = is_cut and not val[-1].isalpha() and n_decimals < _DECIMALS
         told = Evaluation(number, _number(match[6]), _number(val))
         return told if number <= _LARGEST and not is_torn else Torn()

@@ -99,6 +99,8 @@ def test_the_schedule():
     assert (found["optim.schedule"], found["optim.lr_decay_iters"]) == ("cosine", 30)
     found = values_in(header(overrides={"decay_lr": False, "warmup_iters": 5}))
     assert (found["optim.schedule"], found["optim.warmup_iters"]) == ("constant", 0)
+    found = values_in(["max_iters = 20", "lr_decay_iters = 20"])
+    assert found["optim.lr_decay_iters"] == 0 and "optim.schedule" not in found
 
 
 def test_only_the_name_and_the_vocabulary_together_are_tiny_shakespeare():

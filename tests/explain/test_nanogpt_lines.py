@@ -49,6 +49,10 @@ def test_a_line(text, wanted):
         f"iter 3: loss {'1' * 50}, time 1.00ms",
         "iter 3: loss 3.14[W socket.cpp]59, time 1.00ms",
         "iter 3: loss 2.0\n307, time 1.00ms",
+        "iter 3: loss 2.0307, time 1.\n00ms",
+        "step 250: train loss 1.9639, val loss 2.0\n> 676",
+        "step 250: train loss 1.9\n639, val loss 2.0676",
+        "step 250: train loss 1.9639, val loss 2\n.0676",
     ],
 )
 def test_a_torn_line_is_told_and_never_half_read(text):
