@@ -51,8 +51,8 @@ def bench(
     """
     if pairs < 1:
         raise UserError("--pairs", pairs, "must be ≥ 1")
-    for flag, path in (("--json", json), ("--plot", plot)):
-        files.check_folder_of(flag, path)
+    files.check_folder_of("--json", json)
+    files.check_picture("--plot", plot)
     if plot:
         pyplot_for("--plot", plot)
     cache.keep_compiled_programs()

@@ -21,7 +21,7 @@ def plot(runs: Sequence[str], *, over: str, mark: Sequence[str], png: str) -> No
     Raises:
       UserError: for a run without evaluations, a mark that is none, or without matplotlib.
     """
-    files.check_folder_of("--png", png)
+    files.check_picture("--png", png)
     marks = dict(_mark(each) for each in mark)
     series = [read_series(run) for run in runs]
     draw_losses(series, Path(png), over=over, marks=marks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import threading
@@ -73,6 +74,12 @@ def shakespeare_builder_text(url: str, sha256: str, size: int) -> bytes:
     return raw
 
 
+def prepared_shakespeare() -> Path:
+    """The folder in which TFDS keeps the file once it is prepared."""
+    data = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"  # TFDS's own default
+    return Path(data).expanduser() / "gptjax_tiny_shakespeare" / "1.0.0"
+
+
 def tfds_text(name: str) -> bytes:
     """The text feature of every example of a TFDS dataset, in order, a blank line between them."""
     if not re.fullmatch(r"[a-z0-9_]+(/[a-zA-Z0-9_.]+)?(:[0-9.]+)?", name):
@@ -136,7 +143,7 @@ def _prepare(tfds: Any, builder: Any, url: str) -> None:
       Offline: if the host of `url` does not answer, or a download breaks off.
       UserError: if a download has no checksum, or is not the file that its checksum names.
     """
-    _probe(url)
+    probe(url)
     # TFDS's defaults are the other way: checksums unchecked, a Google bucket asked first.
     config = tfds.download.DownloadConfig(force_checksums_validation=True, try_download_gcs=False)
     download = tfds.core.download
@@ -161,7 +168,7 @@ def _remove_partial_downloads(builder: Any) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _probe(url: str) -> None:
+def probe(url: str) -> None:
     """Raises Offline unless a server answers, proxies of the environment included."""
     outcome: list[str] = []
 
@@ -175,7 +182,9 @@ def _probe(url: str) -> None:
             # errors TFDS would retry for minutes.
             outcome.append(f"HTTP {error.code}" if error.code in (500, 502, 503, 504) else "")
         except Exception as error:
-            outcome.append(_one_line(error))
+            # What urllib wraps says more than "<urlopen error …>".
+            reason = getattr(error, "reason", error)
+            outcome.append(_one_line(reason if isinstance(reason, Exception) else error))
 
     # A name server that does not answer blocks for longer than any timeout given to urlopen.
     thread = threading.Thread(target=ask, daemon=True)

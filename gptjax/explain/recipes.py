@@ -78,6 +78,16 @@ class Card:
     ends: tuple[End, ...] = ()
     expected: tuple[Expected, ...] = ()
 
+    def val_at(self, update: float) -> float:
+        """The val that a run of the recipe has after so many updates; NaN if not known."""
+        known = {row.update: row.val for row in self.expected}
+        known.setdefault(self.settings["train.max_iters"], self.val)
+        return known.get(int(update), math.nan)
+
+    def distance(self, val: float) -> float:
+        """How far a run's last val is from the nearest published end; NaN without any."""
+        return min((abs(end.val - val) for end in self.ends), default=abs(self.val - val))
+
     def is_by_settings(self, facts: Mapping[str, Fact]) -> bool:
         """Whether all that defines it is known of a run and equal."""
         return self._is_of_program(facts) and all(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import os
 import platform
+import shutil
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +21,9 @@ from gptjax.system.files import free_space
 
 _LOCK = ".lock"
 
+# Bytes for what is below a run directory: Orbax's temporary folders take up to 150.
+_LONGEST_INSIDE = 256
+
 
 def is_used(run_dir: Path) -> bool:
     """Whether a run has been started in this directory."""
@@ -25,8 +31,35 @@ def is_used(run_dir: Path) -> bool:
 
 
 def has_checkpoints(run_dir: Path) -> bool:
-    """Whether a run in this directory may go on: it has, or had, a checkpoint."""
-    return os.path.isdir(run_dir / "checkpoints")  # Path.is_dir raises for too long a name.
+    """Whether a run in this directory may go on: it has, or had, a checkpoint.
+
+    Raises:
+      UserError: if that cannot be seen, because the directory belongs to somebody else.
+    """
+    checkpoints = run_dir / "checkpoints"
+    try:
+        is_folder = stat.S_ISDIR(checkpoints.stat().st_mode)
+        if is_folder and not os.access(checkpoints, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return is_folder
+    except PermissionError as error:
+        rule = f"cannot be read: {error.strerror}"
+        raise UserError("run directory", run_dir, rule, "Ask its owner for access.") from error
+    except OSError:  # There is none, or its name is too long.
+        return False
+
+
+def check_place(run_dir: Path) -> None:
+    """Raises UserError where a run would be lost, or could not save."""
+    path, another = run_dir.resolve(), "Choose another --config.out_dir."
+    for parent in path.parents:
+        if parent.name == "checkpoints" and (parent.parent / "metrics.jsonl").exists():
+            rule = f"lies among the checkpoints of {parent.parent}, which deletes them in time"
+            raise UserError("out_dir", run_dir, rule, another)
+    n_bytes, most = len(os.fsencode(path)), os.pathconf("/", "PC_PATH_MAX") - _LONGEST_INSIDE
+    if n_bytes > most:
+        shown = f"{str(run_dir):.40}…"
+        raise UserError("out_dir", shown, f"has {n_bytes} bytes; must have ≤ {most}", another)
 
 
 def check_space(run_dir: Path, needed_bytes: int) -> None:
@@ -70,6 +103,47 @@ def _remove_unused(run_dir: Path, made: Sequence[Path]) -> None:
         with contextlib.suppress(OSError):  # Somebody has put something there meanwhile.
             for folder in made:
                 folder.rmdir()
+
+
+def check_empty(run_dir: Path) -> None:
+    """Raises UserError when there is anything in a directory that is to be made whole."""
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        raise UserError("--out_dir", run_dir, "is not empty", "Choose another --out_dir.")
+
+
+@contextlib.contextmanager
+def made_whole(run_dir: Path) -> Iterator[Path]:
+    """A new folder to write a run into: it becomes `run_dir` at the end, or leaves nothing.
+
+    Raises:
+      UserError: if there is anything in `run_dir` at the start or at the end.
+    """
+    check_empty(run_dir)
+    run_dir = run_dir.absolute()
+    made = [folder for folder in run_dir.parents if not folder.exists()]
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    building = run_dir.with_name(f".gptjax.{os.getpid()}.tmp")
+    shutil.rmtree(building, ignore_errors=True)  # A killed process of this number may have left it.
+    remove = functools.partial(_remove_building, building, made)
+    try:
+        with signals.tidied(remove):
+            building.mkdir()
+            yield building
+            try:
+                os.replace(building, run_dir)  # Takes the place of an empty folder.
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                raise UserError("--out_dir", run_dir, f"cannot be made: {reason}") from error
+    finally:
+        remove()
+
+
+def _remove_building(building: Path, made: Sequence[Path]) -> None:
+    """Leaves no trace of a run that was not made: `made` are the folders made for it."""
+    shutil.rmtree(building, ignore_errors=True)
+    with contextlib.suppress(OSError):  # Those that hold something by now stay.
+        for folder in made:
+            folder.rmdir()
 
 
 def _lock_file(run_dir: Path) -> TextIO:

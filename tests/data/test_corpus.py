@@ -1,5 +1,6 @@
 """Where the text comes from: files, TFDS, a local web server, and what happens without them."""
 
+import errno
 import hashlib
 import http.server
 import os
@@ -114,6 +115,23 @@ def test_a_directory_is_refused(tmp_path):
     message = f"data.source: {tmp_path}; cannot be read: Is a directory"
     with pytest.raises(UserError, match=re.escape(message)):
         corpus.load(f"text:{tmp_path}", fallback="synthetic")
+
+
+@pytest.mark.parametrize("source", ["text:", "TEXT:a.txt", "tokens:"])
+def test_a_kind_without_its_name_is_told_how_to_go_on(source):
+    kind = source.partition(":")[0].lower()
+    with pytest.raises(UserError, match=f"unknown dataset.* Write {kind}: and then what it is"):
+        corpus.load(source, fallback="synthetic")
+
+
+def test_a_data_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setenv("GPTJAX_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(UserError, match="input.txt; cannot be read: Permission denied"):
+        corpus.load("tiny_shakespeare", fallback="synthetic")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
@@ -268,7 +286,7 @@ def put_shakespeare(folder, raw, monkeypatch):
 def test_the_data_folder_is_searched_first(tmp_path, monkeypatch):
     put_shakespeare(tmp_path, RAW, monkeypatch)
     monkeypatch.setattr(corpus, "SHAKESPEARE_SHA256", SHA256)
-    monkeypatch.setattr(datasets, "_probe", lambda url: pytest.fail("the network was asked"))
+    monkeypatch.setattr(datasets, "probe", lambda url: pytest.fail("the network was asked"))
     found = corpus.load("tiny_shakespeare", fallback="")
     assert (found.name, found.sha256) == ("tiny_shakespeare", SHA256)
     assert found.text.encode() == RAW
@@ -353,8 +371,10 @@ def fetch(server, sha256=SHA256):
 
 
 def test_a_download_is_byte_equal_and_done_once(server):
+    assert not datasets.prepared_shakespeare().exists()
     assert fetch(server) == RAW
     assert server.requests == ["HEAD", "GET"]
+    assert list(datasets.prepared_shakespeare().glob("*.array_record-*"))
     assert fetch(server) == RAW
     assert server.requests == ["HEAD", "GET"]
 
@@ -558,7 +578,7 @@ def test_a_silent_host_is_given_up(monkeypatch):
         listener.listen()  # Connections are accepted; no answer ever comes.
         start = time.monotonic()
         with pytest.raises(datasets.Offline, match="timed out|no answer within"):
-            datasets._probe(f"http://127.0.0.1:{listener.getsockname()[1]}/input.txt")
+            datasets.probe(f"http://127.0.0.1:{listener.getsockname()[1]}/input.txt")
         assert time.monotonic() - start < 2
 
 
@@ -569,7 +589,7 @@ def test_a_silent_name_server_is_given_up(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(30) and [])
     start = time.monotonic()
     with pytest.raises(datasets.Offline, match="no answer within"):
-        datasets._probe("http://host.invalid/input.txt")
+        datasets.probe("http://host.invalid/input.txt")
     assert time.monotonic() - start < 2
     released.set()
 
@@ -651,7 +671,7 @@ def import_tensorflow():
 @pytest.fixture
 def tfds_online(monkeypatch):
     """The hosts that TFDS would download from seem to answer; its Google bucket is not asked."""
-    monkeypatch.setattr(datasets, "_probe", lambda url: None)
+    monkeypatch.setattr(datasets, "probe", lambda url: None)
     gcs = tfds.core.utils.gcs_utils
     monkeypatch.setattr(gcs, "is_dataset_on_gcs", lambda _: pytest.fail("Google was asked"))
 
@@ -668,7 +688,7 @@ def test_a_tfds_dataset_is_its_texts_with_blank_lines_between(tfds_online, tfds_
 
 def test_a_prepared_tfds_dataset_needs_no_network(tfds_online, monkeypatch):
     first = corpus.load("tfds:gptjax_two_scenes:1.0.0", fallback="")
-    monkeypatch.setattr(datasets, "_probe", lambda url: pytest.fail("the network was asked"))
+    monkeypatch.setattr(datasets, "probe", lambda url: pytest.fail("the network was asked"))
     assert corpus.load("tfds:gptjax_two_scenes:1.0.0", fallback="").text == first.text
 
 
@@ -676,7 +696,7 @@ def test_a_tfds_dataset_that_cannot_be_had(monkeypatch):
     def refuse(url):
         raise datasets.Offline("no route to host")
 
-    monkeypatch.setattr(datasets, "_probe", refuse)
+    monkeypatch.setattr(datasets, "probe", refuse)
     message = "tfds:gptjax_two_scenes; is not prepared here and cannot be had: no route to host."
     with pytest.raises(UserError, match=re.escape(message)):
         corpus.load("tfds:gptjax_two_scenes", fallback="synthetic")

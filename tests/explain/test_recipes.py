@@ -38,7 +38,7 @@ def test_settings_are_those_of_the_config(key):
     config = flat(load_config(str(ROOT / card.config), {}))
     known = config | {"corpus": config["data.source"]}
     assert {name: known[name] for name in card.settings} == dict(card.settings)
-    facts = facts_of(known, "gptjax 0.2.0")
+    facts = facts_of(known, card.program)
     assert recognise(facts, evaluations()) == (card, "its settings")
     # Every knob that shapes the model or its training is in it, apart from those of speed.
     apart = {"dropout_generator", "dtype", "param_dtype", "matmul_precision", "attention"}

@@ -144,3 +144,11 @@ def test_without_matplotlib_the_extra_is_named(run_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"needs matplotlib\. Install it: pip install -e"):
         plots.draw_losses([read_series(str(run_dir))], tmp_path / "a.png", over="updates", marks={})
+
+
+@pytest.mark.parametrize("png", ["losses", "losses.txt", "folder.png"])
+def test_a_picture_that_would_be_written_elsewhere_is_refused(run_dir, tmp_path, png):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match="must end in .png, .pdf or .svg|is a folder"):
+        plot_module.plot([str(run_dir)], over="updates", mark=[], png=str(tmp_path / png))
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "folder.png"}

@@ -191,6 +191,29 @@ class TestLastResort:
             command.run(main)
         assert left.value.code == 1 and capsys.readouterr().err.startswith(said)
 
+    @pytest.mark.parametrize(
+        ("error", "said", "code"),
+        [
+            (PermissionError(13, "Permission denied", "a/b"), "a/b: Permission denied", 1),
+            (RuntimeError("can't start new thread"), "out of threads, or of memory for one: ", 1),
+            (
+                ValueError('Invalid value "x" for JAX flag jax_num_cpu_devices'),
+                "JAX_NUM_CPU_DEVICES: x; JAX takes no such value. Unset it.",
+                2,
+            ),
+            (
+                ValueError("invalid truth value 'x' for environment 'JAX_NUM_CPU_DEVICES'"),
+                "JAX_NUM_CPU_DEVICES: x; JAX takes no such value. Unset it.",
+                2,
+            ),
+        ],
+    )
+    def test_what_the_machine_refuses_is_one_line(self, exit_of, monkeypatch, error, said, code):
+        monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "x")
+        left, _, errors = exit_of(raising(error))
+        assert left == code and errors.count("\n") == 1
+        assert errors.startswith(f"gptjax: error: {said}")
+
     def test_a_bug_keeps_its_traceback(self):
         def main(argv):
             raise type("JaxRuntimeError", (RuntimeError,), {})("INTERNAL: a bug")
@@ -208,8 +231,9 @@ class TestLastResort:
         assert (ended.returncode, ended.stderr) == (0, "")
         assert ended.stdout == run_script("plot", "--help").stdout
 
-    @pytest.mark.parametrize("path", sorted((SCRIPTS.parent / "gptjax").glob("[!_]*.py")), ids=str)
-    def test_every_command_can_be_run_by_its_name(self, path):
+    @pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.py")))
+    def test_every_command_can_be_run_by_its_name(self, script):
+        path = SCRIPTS.parent / "gptjax" / script
         assert path.read_text().endswith('if __name__ == "__main__":\n    run_script(__file__)\n')
 
 
@@ -222,6 +246,13 @@ class TestPaths:
         given = [f"--{name}=~/x" for name in ("out_dir", "json", "png", "prompt_file", "nanogpt")]
         found = vars(flags.parse_all([*given, "--prompt=~/x"]))
         assert found.pop("prompt") == "~/x" and set(found.values()) == {"/home/me/x"}
+
+    def test_a_home_is_expanded_each_time_a_flag_is_given(self, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/me")
+        flags = command.Flags(description="")
+        flags.add_argument("--out_dir", action="append")
+        found = flags.parse_all(["--out_dir=~/x", "--out_dir", "y", "--out_dir", "~"])
+        assert found.out_dir == ["/home/me/x", "y", "/home/me"]
 
     def test_every_flag_that_takes_a_path_is_known_as_one(self):
         named = re.findall(
