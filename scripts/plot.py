@@ -5,9 +5,8 @@ from gptjax.system import command
 
 def main(argv: list[str]) -> None:
     flags = command.Flags(description=__doc__)
-    flags.add_argument(
-        "runs", nargs="+", metavar="RUN", help="a run directory or a nanoGPT log; or LABEL=PATH"
-    )
+    help_of_runs = "a run directory or what nanoGPT printed, in a file or - for stdin; or LABEL=RUN"
+    flags.add_argument("runs", nargs="+", metavar="RUN", help=help_of_runs)
     flags.add_argument("--png", metavar="FILE", help="a picture to write")
     flags.add_argument("--html", metavar="FILE", help="a page to write, one file with all in it")
     flags.add_argument(
