@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 import gptjax
+from gptjax.device import cards, memory, peak
 from gptjax.device import devices as devices_module
-from gptjax.device import memory, peak
 from gptjax.system import cache, files, versions
 from gptjax.system.command import run_script
 from gptjax.system.errors import RunError
@@ -150,7 +150,7 @@ def rates(device: jax.Device) -> list[Rate]:
             f"matrix product, {words}",
             "FLOP/s",
             peak.matmul_rate(device, dtype, precision=precision, seconds=seconds),
-            peak.table_peak(kind, dtype, precision=precision),
+            cards.table_peak(kind, dtype, precision=precision),
         )
         for dtype, precision, words in products
     ] + [
@@ -158,7 +158,7 @@ def rates(device: jax.Device) -> list[Rate]:
             "memory, read and written",
             "B/s",
             peak.copy_rate(device, seconds=seconds),
-            peak.table_bandwidth(kind),
+            cards.table_bandwidth(kind),
         )
     ]
 

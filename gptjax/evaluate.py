@@ -2,49 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from pathlib import Path
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from gptjax.data import batches
-from gptjax.device import kernels
-from gptjax.device.devices import available_devices
-from gptjax.run.checkpoint import Checkpoint
-from gptjax.run.evaluator import Evaluator, Loss, mean_loss, tokens_per_batch
-from gptjax.run.inputs import read_val_ids
-from gptjax.run.metadata import model_config, stored_tokenizer
-from gptjax.run.reader import read_checkpoint, run_and_step
-from gptjax.system import cache
+from gptjax.run.reader import run_and_step
+from gptjax.run.whole_split import Evaluation, loss_of
 from gptjax.system.command import run_script
-from gptjax.system.errors import UserError
 from gptjax.system.output import printable
-from gptjax.update.step import model_graph
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A checkpoint's loss on val.
-
-    Attributes:
-      loss: nats per token of `unit`, "char" or "token".
-      context: tokens that the last of a window is predicted from.
-      n_tokens: tokens that were predicted.
-      bits_per_byte: the same loss in other units; None where tokens have no bytes.
-      corpus: what the checkpoint says of it.
-    """
-
-    step: int
-    loss: Loss
-    unit: str
-    context: int
-    n_tokens: int
-    bits_per_byte: float | None
-    corpus: dict[str, Any]
 
 
 def evaluate(out_dir: str, *, step: str, context: int) -> None:
@@ -57,44 +18,8 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
     Raises:
       UserError: if there is no such checkpoint, or the context is longer than the model's.
     """
-    cache.keep_compiled_programs()
-    available_devices()  # Asked for here, a backend that is missing is a clear error.
     out_dir, step = run_and_step(out_dir, step)
-    found = read_checkpoint(out_dir, step)
-    ids = read_val_ids(Path(out_dir), found.meta["val_sha256"])
-    print_evaluation(out_dir, measure_loss(found, ids, context=context))
-
-
-def measure_loss(found: Checkpoint, ids: np.ndarray, *, context: int) -> Evaluation:
-    """The loss of a checkpoint on a whole split, in windows of `context` tokens (0: block_size)."""
-    model, device = model_config(found.meta), jax.devices()[0]
-    if not 0 <= context <= model.block_size:
-        raise UserError("--context", context, f"must be from 1 to block_size {model.block_size}")
-    context = context or model.block_size
-    offsets_W = batches.sweep_offsets(n_tokens=len(ids), block_size=context, max_tokens=0)
-    if not len(offsets_W):
-        raise UserError("--context", context, f"the validation split has {len(ids)} tokens")
-    model = kernels.for_evaluation(model, device, n_tokens=context)
-    n_tokens = tokens_per_batch(model, device.platform)
-    evaluator = Evaluator(model_graph(model), context, tokens_per_batch=n_tokens)
-    with kernels.matmul_precision(model):
-        params = jax.device_put(found.state.params)
-        loss = mean_loss(evaluator.losses(params, jnp.asarray(ids), offsets_W))
-    tokenizer = stored_tokenizer(found.meta)
-    targets = ids[(offsets_W[:, None] + 1 + np.arange(context)[None]).reshape(-1)]
-    bits_per_byte = None
-    if tokenizer.bytes_per_token is not None:
-        bytes_per_token = float(tokenizer.bytes_per_token[targets].mean())
-        bits_per_byte = loss.mean / math.log(2) / bytes_per_token
-    return Evaluation(
-        step=found.step,
-        loss=loss,
-        unit=tokenizer.unit,
-        context=context,
-        n_tokens=len(targets),
-        bits_per_byte=bits_per_byte,
-        corpus=found.meta["corpus"],
-    )
+    print_evaluation(out_dir, loss_of(out_dir, step=step, context=context))
 
 
 def print_evaluation(out_dir: str, found: Evaluation) -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from rich.console import Console
+from rich.text import Text
 
 from gptjax.data.tokenizer import Tokenizer
 from gptjax.device import kernels
 from gptjax.device.devices import available_devices
+from gptjax.explain import side_by_side
+from gptjax.explain.side_by_side import Written
 from gptjax.model import generate
 from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.metadata import model_config, stored_tokenizer
 from gptjax.run.reader import read_checkpoint, run_and_step
+from gptjax.run.scores import scores
 from gptjax.system import cache
 from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
@@ -29,48 +34,78 @@ _TOKENS_PER_DISPATCH = 32
 _LARGEST_PROMPT_FILE = 1_000_000  # bytes
 
 
-def sample(
-    out_dir: str,
-    *,
-    step: str,
-    prompt: str,
-    prompt_file: str,
-    num_samples: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int,
-    seed: int,
-    stride: int,
-) -> None:
-    """Prints `num_samples` continuations of a prompt, the first one as it is written.
+def sample(*out_dirs: str, step: str, prompt: str, prompt_file: str, **settings: Any) -> None:
+    """Prints continuations of a prompt: a run's as they are written, several runs' side by side.
 
-    A full window moves on by `stride` tokens at once: 1 is nanoGPT's way, more is quicker. An
-    empty prompt starts from the tokenizer's own, a newline where it has one.
+    An empty prompt starts from the tokenizer's own, a newline where it has one. `settings` are
+    num_samples, max_new_tokens, temperature, top_k, seed and stride: a full window moves on by
+    `stride` tokens at once; 1 is nanoGPT's way, more is quicker.
 
     Raises:
-      UserError: for a number out of range, a character the model does not know, or no checkpoint.
+      UserError: for a number out of range, a character a model does not know, or no checkpoint.
     """
-    _check_ranges(num_samples, max_new_tokens, temperature, top_k, seed)
+    _check_ranges(**settings)
     text = _prompt_text(prompt, prompt_file)
+    labels = side_by_side.labels_of(out_dirs) if len(out_dirs) > 1 else []
+    prepare()
+    all_found = [read_checkpoint(*run_and_step(out_dir, step)) for out_dir in out_dirs]
+    tokenizers = [stored_tokenizer(found.meta) for found in all_found]
+    text = text or tokenizers[0].default_prompt
+    if len(out_dirs) == 1:
+        print_samples(text, _continuations(all_found[0], text, **settings), tokenizers[0])
+        return
+    for label, tokenizer in zip(labels, tokenizers, strict=True):
+        tokenizer.encode(text, what=f"prompt, for {label}")
+    side_by_side.print_side_by_side(labels, _judged(labels, all_found, text, **settings))
+
+
+def _judged(
+    labels: Sequence[str], all_found: Sequence[Checkpoint], text: str, **settings: Any
+) -> list[list[Written]]:
+    """Row after row a continuation of each run, with what every run's model makes of it."""
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # Elsewhere it is silent.
+    texts: list[str] = []
+    for label, found in zip(labels, all_found, strict=True):
+        with console.status(Text(printable(f"{label} writes")), spinner="dots"):
+            texts += _continued(found, text, **settings)
+    with console.status("all of it is read by every model"):
+        scores_RN = [scores(found, text, texts) for found in all_found]
+    written = [
+        Written(text + more, list(judgements))
+        for more, *judgements in zip(texts, *scores_RN, strict=True)
+    ]
+    n_rows = settings["num_samples"]
+    return [written[row::n_rows] for row in range(n_rows)]
+
+
+def prepare() -> None:
+    """What comes before the first checkpoint is read."""
     cache.keep_compiled_programs()
     available_devices()  # Asked for here, a backend that is missing is a clear error.
-    out_dir, step = run_and_step(out_dir, step)
-    found = read_checkpoint(out_dir, step)
-    tokenizer = stored_tokenizer(found.meta)
-    text = text or tokenizer.default_prompt
-    ids = tokenizer.encode(text, what="prompt")
+
+
+def sampled_texts(
+    found: Checkpoint, *, prompt: str, prompt_file: str, **settings: Any
+) -> list[str]:
+    """The texts that `sample` prints of a checkpoint, each with its prompt; raises the same."""
+    _check_ranges(**settings)
+    text = _prompt_text(prompt, prompt_file) or stored_tokenizer(found.meta).default_prompt
+    return [text + more for more in _continued(found, text, **settings)]
+
+
+def _continued(found: Checkpoint, text: str, **settings: Any) -> list[str]:
+    """What follows a prompt, of each sample."""
+    tokens_BT = np.concatenate(list(_continuations(found, text, **settings)), axis=1)
+    return [stored_tokenizer(found.meta).decode(tokens_T) for tokens_T in tokens_BT]
+
+
+def _continuations(
+    found: Checkpoint, text: str, *, stride: int, **settings: Any
+) -> Iterator[np.ndarray]:
+    """What `generated_tokens` yields for a prompt, after a look at the prompt and the stride."""
+    ids = stored_tokenizer(found.meta).encode(text, what="prompt")
     _check_window(found, n_prompt=len(ids), stride=stride)
-    chunks = generated_tokens(
-        found,
-        ids,
-        num_samples=num_samples,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        seed=seed,
-        stride=stride,
-    )
-    print_samples(text, chunks, tokenizer)
+    return generated_tokens(found, ids, stride=stride, **settings)
 
 
 def print_samples(text: str, chunks: Iterable[np.ndarray], tokenizer: Tokenizer) -> None:
@@ -127,8 +162,15 @@ def _check_window(found: Checkpoint, *, n_prompt: int, stride: int) -> None:
 
 
 def _check_ranges(
-    num_samples: int, max_new_tokens: int, temperature: float, top_k: int, seed: int
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    stride: int,
 ) -> None:
+    """Raises UserError for a number out of range; `stride` is for the model to judge."""
     if num_samples < 1:
         raise UserError("--num_samples", num_samples, "must be ≥ 1")
     if max_new_tokens < 1:

@@ -57,8 +57,7 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
             print(f"{run_dir} is at step {plan.step} of {max_iters}: nothing to do.")
             return 0
         devices = choose_devices(found, config)
-        if config.log.tensorboard:
-            runlog.check_tensorboard()
+        runlog.check(config)
         display = Display(n_updates=max_iters, step=plan.step)
         tell_start(plan, display, machine(devices))
         ledger = Ledger(plan.meta["ledger"] if plan.meta else None)
@@ -71,9 +70,7 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
         # What the run writes and says. From here on its directory is in use.
         directory.check_space(run_dir, checkpoint_bytes(plan, program.state))
         resumed_step = plan.step if plan.is_resumed else None
-        log = stack.enter_context(
-            runlog.RunLog(run_dir, resumed_step=resumed_step, tensorboard=config.log.tensorboard)
-        )
+        log = stack.enter_context(runlog.begin(config, resumed_step, tell=display.notice))
         files.write_atomically(run_dir / "config.json", files.pretty_json(flat(config)))
         files.write_array(run_dir / VAL_TOKENS, inputs.splits.val)
         stack.enter_context(display)

@@ -6,7 +6,13 @@ from gptjax.system import command
 
 def main(argv: list[str]) -> None:
     flags = command.Flags(description=__doc__, hint=hint)
-    flags.add_argument("--out_dir", required=True, help="the run directory")
+    flags.add_argument(
+        "--out_dir",
+        required=True,
+        action="append",
+        help="the run directory; given more than once: the runs side by side, each called by its "
+        "folder's name, with what each text costs every model",
+    )
     flags.add_argument("--step", default="best", help="best, latest or a step (default: best)")
     flags.add_argument("--prompt", default="", help="text to continue (default: a newline)")
     flags.add_argument("--prompt_file", default="", help="a UTF-8 file to continue; -: stdin")
@@ -25,7 +31,7 @@ def main(argv: list[str]) -> None:
     from gptjax.sample import sample  # JAX is imported only once the flags are good
 
     settings = vars(arguments)
-    sample(settings.pop("out_dir"), **settings)
+    sample(*settings.pop("out_dir"), **settings)
 
 
 if __name__ == "__main__":

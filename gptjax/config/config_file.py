@@ -43,12 +43,12 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ml_collections.Confi
         set_knob(config, name, _parse(name, text))
     for name, value in flat(config).items():
         if KNOBS[name].is_path and isinstance(value, str):
-            set_knob(config, name, _home_expanded(value))
+            set_knob(config, name, home_expanded(value))
     validate_each(config)
     return config
 
 
-def _home_expanded(path: str) -> str:
+def home_expanded(path: str) -> str:
     """A path, which may stand behind `text:` or `tokens:`, with its ~ expanded."""
     for kind in ("text:", "tokens:"):
         if path.startswith(kind):

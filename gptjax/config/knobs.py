@@ -210,6 +210,19 @@ KNOBS: dict[str, Knob] = {
     "log.tensorboard": Knob(
         False, "write TensorBoard event files as well (extra: tensorboard)", **_WATCHING
     ),
+    "log.wandb": Knob(
+        False, "send metrics.jsonl to Weights & Biases as well (extra: wandb)", **_WATCHING
+    ),
+    "log.wandb_project": Knob(
+        "gptjax",
+        "the project that a new wandb run belongs to",
+        r"must not be empty, nor hold any of / \ # ? % :",
+        lambda value: bool(value) and not set(value) & set(r"/\#?%:"),
+        **_WATCHING,
+    ),
+    "log.wandb_run_name": Knob(
+        "", "what the wandb run is called; empty: as the folder of out_dir", **_WATCHING
+    ),
     "mesh.data": at_least(0, 0, "devices a batch is split over; 0: all there are", **_MACHINE),
     "mesh.gpu_memory": fraction(
         0.75,

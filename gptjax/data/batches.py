@@ -58,6 +58,18 @@ def sweep_offsets(*, n_tokens: int, block_size: int, max_tokens: int) -> np.ndar
     return (np.arange(n_kept) * n_windows // n_kept * block_size).astype(np.int32)
 
 
+def reading_offsets(n_tokens: int, block_size: int) -> np.ndarray:
+    """First tokens of windows over one text, each half a window on from the last: int32, in order.
+
+    A window is block_size inputs and the token after the last; the last window ends with the text,
+    which has more tokens than one window. Of each the first half repeats what the window before
+    predicts: all other tokens are predicted from half a window or more.
+    """
+    last = n_tokens - 1 - block_size
+    half = max(1, block_size // 2)
+    return np.array([*range(0, last, half), last], np.int32)
+
+
 def sha256(ids: np.ndarray) -> str:
     """The digest by which a split is recognised: of its dtype, length and ids."""
     digest = hashlib.sha256(f"{ids.dtype.str} {len(ids)} ".encode())

@@ -136,7 +136,7 @@ def _prepare(tfds: Any, builder: Any, url: str) -> None:
       Offline: if the host of `url` does not answer, or a download breaks off.
       UserError: if a download has no checksum, or is not the file that its checksum names.
     """
-    _probe(url)
+    probe(url)
     # TFDS's defaults are the other way: checksums unchecked, a Google bucket asked first.
     config = tfds.download.DownloadConfig(force_checksums_validation=True, try_download_gcs=False)
     download = tfds.core.download
@@ -161,7 +161,7 @@ def _remove_partial_downloads(builder: Any) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _probe(url: str) -> None:
+def probe(url: str) -> None:
     """Raises Offline unless a server answers, proxies of the environment included."""
     outcome: list[str] = []
 

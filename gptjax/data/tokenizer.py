@@ -86,6 +86,11 @@ class CharTokenizer:
             )
         return ids.astype(np.min_scalar_type(self.vocab_size - 1))
 
+    def known_part(self, text: str) -> tuple[str, list[str]]:
+        """What is left of a text without the characters that are not in the vocabulary; these."""
+        unknown = set(text) - set(self.symbols)
+        return "".join(symbol for symbol in text if symbol not in unknown), sorted(unknown)
+
     def decode(self, ids: np.ndarray) -> str:
         """The text of token ids."""
         return "".join(map(self.symbols.__getitem__, np.asarray(ids).tolist()))
@@ -136,9 +141,7 @@ class IdTokenizer:
         """
         words = text.split()
         for word in words or [""]:
-            # No id has so many digits; int() would refuse thousands of them.
-            is_number = word.isascii() and word.isdigit() and len(word) < 10
-            if not is_number or int(word) >= self.vocab_size:
+            if not self._is_id(word):
                 raise UserError(
                     what,
                     f"{word!r:.22}",
@@ -146,6 +149,17 @@ class IdTokenizer:
                     "Write them as numbers with spaces between: 12 5 900.",
                 )
         return np.array([int(word) for word in words], dtype=np.uint16)
+
+    def known_part(self, text: str) -> tuple[str, list[str]]:
+        """What is left of a text without the words that are no ids; these."""
+        words = text.split()
+        unknown = {word for word in words if not self._is_id(word)}
+        return " ".join(word for word in words if word not in unknown), sorted(unknown)
+
+    def _is_id(self, word: str) -> bool:
+        # No id has so many digits; int() would refuse thousands of them.
+        is_number = word.isascii() and word.isdigit() and len(word) < 10
+        return is_number and int(word) < self.vocab_size
 
     def decode(self, ids: np.ndarray) -> str:
         """The ids as numbers, each after a space: so what follows a text can be added in pieces."""

@@ -7,6 +7,7 @@ import fcntl
 import functools
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,6 +71,47 @@ def _remove_unused(run_dir: Path, made: Sequence[Path]) -> None:
         with contextlib.suppress(OSError):  # Somebody has put something there meanwhile.
             for folder in made:
                 folder.rmdir()
+
+
+def check_empty(run_dir: Path) -> None:
+    """Raises UserError when there is anything in a directory that is to be made whole."""
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        raise UserError("--out_dir", run_dir, "is not empty", "Choose another --out_dir.")
+
+
+@contextlib.contextmanager
+def made_whole(run_dir: Path) -> Iterator[Path]:
+    """A new folder to write a run into: it becomes `run_dir` at the end, or leaves nothing.
+
+    Raises:
+      UserError: if there is anything in `run_dir` at the start or at the end.
+    """
+    check_empty(run_dir)
+    run_dir = run_dir.absolute()
+    made = [folder for folder in run_dir.parents if not folder.exists()]
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    building = run_dir.with_name(f".gptjax.{os.getpid()}.tmp")
+    shutil.rmtree(building, ignore_errors=True)  # A killed process of this number may have left it.
+    remove = functools.partial(_remove_building, building, made)
+    try:
+        with signals.tidied(remove):
+            building.mkdir()
+            yield building
+            try:
+                os.replace(building, run_dir)  # Takes the place of an empty folder.
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                raise UserError("--out_dir", run_dir, f"cannot be made: {reason}") from error
+    finally:
+        remove()
+
+
+def _remove_building(building: Path, made: Sequence[Path]) -> None:
+    """Leaves no trace of a run that was not made: `made` are the folders made for it."""
+    shutil.rmtree(building, ignore_errors=True)
+    with contextlib.suppress(OSError):  # Those that hold something by now stay.
+        for folder in made:
+            folder.rmdir()
 
 
 def _lock_file(run_dir: Path) -> TextIO:

@@ -17,7 +17,7 @@ import ml_collections
 import gptjax
 from gptjax.config.config import digest
 from gptjax.device import devices as devices_module
-from gptjax.device.peak import A100_PEAK
+from gptjax.device.cards import A100_PEAK
 from gptjax.run.evaluator import Loss
 from gptjax.run.inputs import Inputs
 from gptjax.run.program import CompiledTrainer
@@ -25,9 +25,9 @@ from gptjax.run.resume import ResumePlan
 
 
 def run_record(
-    plan: ResumePlan, inputs: Inputs, program: CompiledTrainer, devices: list[jax.Device]
+    plan: ResumePlan, inputs: Inputs, costs: Mapping[str, Any], devices: list[jax.Device]
 ) -> dict[str, Any]:
-    """What a process of a run computes, on what, with which versions."""
+    """What a process of a run computes, at what `costs`, on what, with which versions."""
     config = plan.config
     corpus = inputs.to_json(config.data.source)
     return {
@@ -40,7 +40,7 @@ def run_record(
         "config_digest": digest(config),
         "start_step": plan.step,
         "precision": precision(config),
-        **program.costs(),
+        **costs,
         **{f"corpus_{name}": value for name, value in corpus.items()},
         "vocab_size": inputs.tokenizer.vocab_size,
         **{f"{split}_tokens": n_tokens for split, n_tokens in inputs.n_tokens.items()},

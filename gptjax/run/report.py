@@ -61,7 +61,8 @@ class Report:
 
     def started(self, devices: list[jax.Device], why: str) -> None:
         """The `run` record, and what is about to be trained on what."""
-        self._log.append("run", **run_record(self._plan, self._inputs, self._program, devices))
+        costs = self._program.costs()
+        self._log.append("run", **run_record(self._plan, self._inputs, costs, devices))
         for notice in self._header(devices, why):
             self._display.notice(notice)
         if self._log.n_damaged:

@@ -7,9 +7,15 @@ import importlib.util
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_collections
+
+from gptjax.run import wandb_log
+from gptjax.run.progress import Notice
+from gptjax.run.wandb_log import WandbLog
 from gptjax.system.errors import UserError
 from gptjax.system.files import encoded, write_atomically, write_errors
 
@@ -22,7 +28,14 @@ class RunLog:
       n_damaged: lines that were no records, other than a last one torn by a kill; they are gone.
     """
 
-    def __init__(self, run_dir: Path, *, resumed_step: int | None, tensorboard: bool):
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        resumed_step: int | None,
+        tensorboard: bool,
+        wandb: WandbLog | None = None,
+    ):
         """Opens the log; what it says of steps after `resumed_step` (None: of any) is cut off.
 
         Raises:
@@ -40,14 +53,17 @@ class RunLog:
         # Unbuffered: what could not be written must not be tried once more at the end.
         self._file = open(self._path, "ab", buffering=0)
         self._events = _event_writer(run_dir, resumed_step) if tensorboard else None
+        self._wandb = wandb
 
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type | None, *exception: object) -> None:
         self._file.close()
         if self._events is not None:
             self._events.close()
+        if self._wandb is not None:
+            self._wandb.close(exit_code=int(kind is not None))
 
     def append(self, kind: str, **values: Any) -> None:
         """Writes one record, which is in the operating system's hands when this returns."""
@@ -59,6 +75,8 @@ class RunLog:
             for name, value in values.items():
                 if isinstance(value, int | float) and name != "step":
                     self._events.add_scalar(f"{kind}/{name}", value, values["step"])
+        if self._wandb is not None:
+            self._wandb.add(kind, _finite(values))
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -89,20 +107,37 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _line(record: dict[str, Any]) -> str:
-    # JSON has no NaN and no infinity: what is not finite is written as null.
-    finite = {
+    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with null for what is not finite: JSON has no NaN and no infinity."""
+    return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in record.items()
     }
-    return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def check_tensorboard() -> None:
-    """Raises UserError when what writes event files is not installed."""
-    if importlib.util.find_spec("tensorboardX") is None:
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError when what the config logs with is not installed."""
+    if config.log.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError(
             "log.tensorboard", True, "needs tensorboardX", 'pip install -e ".[tensorboard]"'
         )
+    if config.log.wandb:
+        wandb_log.check()
+
+
+def begin(
+    config: ml_collections.ConfigDict, resumed_step: int | None, *, tell: Callable[[Notice], None]
+) -> RunLog:
+    """The log of a run, kept in all the ways that its config asks for."""
+    run_dir, wandb = Path(config.out_dir), None
+    if config.log.wandb:
+        wandb = wandb_log.WandbLog(config, is_resumed=resumed_step is not None, tell=tell)
+    return RunLog(
+        run_dir, resumed_step=resumed_step, tensorboard=config.log.tensorboard, wandb=wandb
+    )
 
 
 def _event_writer(run_dir: Path, resumed_step: int | None) -> Any:

@@ -17,8 +17,9 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from gptjax.config.config import decay_iters, flat
+from gptjax.config.config import flat
 from gptjax.config.knobs import KNOBS
+from gptjax.config.nanogpt_flags import flags_of
 from gptjax.data import corpus
 from gptjax.speed.process import Finished, child_process, failure_of, peak_bytes, run
 from gptjax.system.errors import UserError
@@ -173,20 +174,11 @@ def nanogpt_flags(config: ml_collections.ConfigDict) -> dict[str, object]:
     Raises:
       UserError: for a knob that nanoGPT has nothing like.
     """
-    values, flags = flat(config), {}
+    values = flat(config)
     for name, knob in KNOBS.items():
         if knob.nanogpt is None and values[name] != knob.default:
             raise UserError(name, values[name], "nanoGPT has no such thing", "Give --peer_config.")
-        if knob.nanogpt:
-            flags[knob.nanogpt] = values[name]
     kind, _, argument = config.data.source.partition(":")
-    return flags | {
-        # Joined to its own data folder, which an absolute path is not.
-        "dataset": str(Path(argument).absolute()) if kind == "tokens" else _SHAKESPEARE,
-        # nanoGPT's is the micro-batch.
-        "batch_size": config.train.batch_size // config.train.grad_accum_steps,
-        "decay_lr": config.optim.schedule == "cosine",
-        "lr_decay_iters": decay_iters(config),
-        "eval_iters": config.eval.iters if config.eval.mode == "random" else 20,
-        "always_save_checkpoint": False,
-    }
+    # Joined to its own data folder, which an absolute path is not.
+    dataset = str(Path(argument).absolute()) if kind == "tokens" else _SHAKESPEARE
+    return flags_of(config) | {"dataset": dataset, "always_save_checkpoint": False}

@@ -17,8 +17,8 @@ from gptjax.system.output import printable
 
 # The flags that take a path, whose ~ is expanded: the shell leaves `--flag=~/x` as it is.
 _PATHS = frozenset(
-    "config from_nanogpt json nanogpt nanogpt_python out_dir peer_config plot png".split()
-    + ["prompt_file"]
+    "config data from from_nanogpt json nanogpt nanogpt_python out_dir peer_config plot".split()
+    + "png prompt_file to".split()
 )
 
 
@@ -49,6 +49,8 @@ class Flags(argparse.ArgumentParser):
         for name, value in vars(parsed).items():
             if name in _PATHS and isinstance(value, str):
                 setattr(parsed, name, os.path.expanduser(value))
+            elif name in _PATHS and isinstance(value, list):
+                setattr(parsed, name, [os.path.expanduser(path) for path in value])
         return parsed
 
     def _values_joined(self, arguments: Sequence[str]) -> list[str]:

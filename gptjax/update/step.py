@@ -153,6 +153,12 @@ def train_steps(
     return jax.lax.fori_loop(0, n_updates, one_update, (state, empty))
 
 
+def token_losses(graph: nnx.GraphDef, params: nnx.State, ids_BT: jax.Array) -> jax.Array:
+    """What each token but the first costs a model that has read those before it: nats, axes BT."""
+    logits_BTV = nnx.merge(graph, params)(ids_BT[:, :-1])
+    return next_token_losses(logits_BTV, ids_BT[:, 1:])
+
+
 def window_losses(
     graph: nnx.GraphDef,
     block_size: int,

@@ -122,6 +122,9 @@ COMMAND_LINES = cases(
     ("evaluate", "--out_dir", "required"),
     ("evaluate --out_dir trained extra", "'extra'", "unexpected argument"),
     ("evaluate --out_dir trained --context 1.5", "--context", "invalid int value: '1.5'"),
+    ("import_weights", "required: --from, --out_dir"),
+    ("import_weights --from ckpt.pt --out_dir new --to b.pt", "'--to'", "unexpected argument"),
+    ("export_weights --out_dir trained", "required: --to"),
     before_jax=True,
 )
 
@@ -328,6 +331,18 @@ SAMPLING = cases(
     (f"--seed {2**40 + 1}", f"--seed: {2**40 + 1}; must be an integer in [0, 2**32)"),
 )
 
+# What needs no torch to be seen.
+WEIGHTS = cases(
+    "",
+    ("import_weights --from missing.pt --out_dir new", "--from: missing.pt; no such file"),
+    ("import_weights --from empty_dir/ --out_dir new", "--from: empty_dir; is not a file"),
+    ("import_weights --from text.txt --out_dir new/run", "--from: text.txt; is no ckpt.pt that"),
+    ("import_weights --from text.txt --out_dir trained", "--out_dir: trained; is not empty"),
+    ("import_weights --from a.pt --out_dir text.txt/new", "out_dir: text.txt/new; text.txt is a f"),
+    ("export_weights --out_dir trained --to text.txt", "--to: text.txt; is there already"),
+    ("export_weights --out_dir trained --to new/ckpt.pt", "--to: new/ckpt.pt; its folder does not"),
+)
+
 CASES = (
     COMMAND_LINES
     + CONFIG_FILES
@@ -337,6 +352,7 @@ CASES = (
     + RUN_DIRECTORIES
     + CHECKPOINTS
     + SAMPLING
+    + WEIGHTS
 )
 
 

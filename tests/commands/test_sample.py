@@ -91,6 +91,60 @@ def test_text_appears_as_it_is_written(out_dir, capsys, monkeypatch):
     assert len(capsys.readouterr().out) == 32 + len("\n---------------\n") * 2 + 3 + 100
 
 
+@pytest.fixture(scope="module")
+def other_dir(tmp_path_factory):
+    """A run on another text: it does not know é, and has seen symbols that the other has not."""
+    folder = tmp_path_factory.mktemp("other")
+    (folder / "text.txt").write_text(tiny.TEXT.replace("cat", "COW"))
+    config = tiny.config(train__max_iters=20, model__n_embd=9)
+    set_knob(config, "data.source", f"text:{folder / 'text.txt'}")
+    assert runs.start(config, folder / "other") == 0
+    return folder / "other"
+
+
+def test_two_runs_side_by_side(out_dir, other_dir, command, tmp_path):
+    """Each writes what it writes alone, row by row, and both judge all of it."""
+    flags = ("--prompt=the ", "--num_samples=3", "--max_new_tokens=20", "--seed=5")
+    alone = [
+        forked.run(tmp_path, "sample", f"--out_dir={folder}", *flags).stdout
+        for folder in (out_dir, other_dir)
+    ]
+    printed, _ = command("sample", f"--out_dir={other_dir}", *flags)
+    *parts, end = printed.split("\n---------------\n")
+    assert end == "" and len(parts) == 6
+    pattern = re.compile(r"(\w+), sample (\d) of 3:\n(.*)\nloss: (.*)", re.DOTALL)
+    found = [pattern.fullmatch(part).groups() for part in parts]
+    assert [each[:2] for each in found] == [
+        (label, number) for number in "123" for label in ("moved", "other")
+    ]
+    for first, texts in enumerate(alone):
+        written = [text for _, _, text, _ in found[first::2]]
+        assert "".join(f"{text}\n---------------\n" for text in written) == texts
+    for _, _, text, losses in found:
+        more = text.removeprefix("the ")
+        for label, strangers in (("moved", "COW"), ("other", "caé")):
+            (words,) = re.findall(rf"[\d.]+ nats/char under {label}(?: \([^)]*\))?", losses)
+            assert 0.1 < float(words.split()[0]) < 6
+            unknown = sorted(set(more) & set(strangers) - set("a" if label == "other" else ""))
+            assert all(repr(symbol) in words for symbol in unknown)
+            assert ("does not know" in words) == bool(unknown)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--out_dir={other}", "--out_dir={other}/"], "is given twice"),
+        (["--out_dir={other}", "--out_dir={out}", "--prompt=é"], "prompt, for other: 'é' "),
+        (["--out_dir={out}", "--out_dir={out}x"], "holds no run"),
+    ],
+)
+def test_what_cannot_stand_side_by_side_is_told(out_dir, other_dir, tmp_path, given, words):
+    flags = [flag.format(other=other_dir, out=out_dir) for flag in given]
+    ended = forked.run(tmp_path, "sample", *flags)
+    assert (ended.code, ended.stdout) == (2, "") and words in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
 def test_evaluation_repeats_the_logs_loss(out_dir, command):
     printed, _ = command("evaluate", "--step=latest")
     last = [r for r in read_records(out_dir / "metrics.jsonl") if r["kind"] == "eval"][-1]

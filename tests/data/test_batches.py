@@ -195,6 +195,17 @@ def test_a_limited_sweep_is_spread_evenly(block_size, n_more, max_tokens):
     assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
 
 
+@pytest.mark.parametrize(("block_size", "n_tokens"), [(7, 8), (7, 9), (7, 24), (1, 5), (2, 3)])
+def test_windows_that_read_a_text_predict_each_token_from_half_a_window_or_more(
+    block_size, n_tokens
+):
+    starts = batches.reading_offsets(n_tokens, block_size).tolist()
+    assert starts == sorted(set(starts)) and starts[-1] + block_size == n_tokens - 1
+    for target in range(1, n_tokens):
+        read = [target - start for start in starts if 0 < target - start <= block_size]
+        assert max(read) == target if target <= block_size else 2 * max(read) >= block_size
+
+
 def test_digest_of_ids():
     ids = np.array([1, 2, 3], dtype=np.uint8)
     # Checkpoints store it, so its definition may not change.

@@ -268,7 +268,7 @@ def put_shakespeare(folder, raw, monkeypatch):
 def test_the_data_folder_is_searched_first(tmp_path, monkeypatch):
     put_shakespeare(tmp_path, RAW, monkeypatch)
     monkeypatch.setattr(corpus, "SHAKESPEARE_SHA256", SHA256)
-    monkeypatch.setattr(datasets, "_probe", lambda url: pytest.fail("the network was asked"))
+    monkeypatch.setattr(datasets, "probe", lambda url: pytest.fail("the network was asked"))
     found = corpus.load("tiny_shakespeare", fallback="")
     assert (found.name, found.sha256) == ("tiny_shakespeare", SHA256)
     assert found.text.encode() == RAW
@@ -558,7 +558,7 @@ def test_a_silent_host_is_given_up(monkeypatch):
         listener.listen()  # Connections are accepted; no answer ever comes.
         start = time.monotonic()
         with pytest.raises(datasets.Offline, match="timed out|no answer within"):
-            datasets._probe(f"http://127.0.0.1:{listener.getsockname()[1]}/input.txt")
+            datasets.probe(f"http://127.0.0.1:{listener.getsockname()[1]}/input.txt")
         assert time.monotonic() - start < 2
 
 
@@ -569,7 +569,7 @@ def test_a_silent_name_server_is_given_up(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(30) and [])
     start = time.monotonic()
     with pytest.raises(datasets.Offline, match="no answer within"):
-        datasets._probe("http://host.invalid/input.txt")
+        datasets.probe("http://host.invalid/input.txt")
     assert time.monotonic() - start < 2
     released.set()
 
@@ -651,7 +651,7 @@ def import_tensorflow():
 @pytest.fixture
 def tfds_online(monkeypatch):
     """The hosts that TFDS would download from seem to answer; its Google bucket is not asked."""
-    monkeypatch.setattr(datasets, "_probe", lambda url: None)
+    monkeypatch.setattr(datasets, "probe", lambda url: None)
     gcs = tfds.core.utils.gcs_utils
     monkeypatch.setattr(gcs, "is_dataset_on_gcs", lambda _: pytest.fail("Google was asked"))
 
@@ -668,7 +668,7 @@ def test_a_tfds_dataset_is_its_texts_with_blank_lines_between(tfds_online, tfds_
 
 def test_a_prepared_tfds_dataset_needs_no_network(tfds_online, monkeypatch):
     first = corpus.load("tfds:gptjax_two_scenes:1.0.0", fallback="")
-    monkeypatch.setattr(datasets, "_probe", lambda url: pytest.fail("the network was asked"))
+    monkeypatch.setattr(datasets, "probe", lambda url: pytest.fail("the network was asked"))
     assert corpus.load("tfds:gptjax_two_scenes:1.0.0", fallback="").text == first.text
 
 
@@ -676,7 +676,7 @@ def test_a_tfds_dataset_that_cannot_be_had(monkeypatch):
     def refuse(url):
         raise datasets.Offline("no route to host")
 
-    monkeypatch.setattr(datasets, "_probe", refuse)
+    monkeypatch.setattr(datasets, "probe", refuse)
     message = "tfds:gptjax_two_scenes; is not prepared here and cannot be had: no route to host."
     with pytest.raises(UserError, match=re.escape(message)):
         corpus.load("tfds:gptjax_two_scenes", fallback="synthetic")

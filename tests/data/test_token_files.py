@@ -14,7 +14,7 @@ import tiny
 
 from gptjax import evaluate, sample
 from gptjax.config.config import set_knob
-from gptjax.data import corpus, markov, token_files
+from gptjax.data import corpus, markov, nanogpt_meta, token_files
 from gptjax.data.tokenizer import CharTokenizer, IdTokenizer
 from gptjax.prepare import describe_nanogpt, prepare
 from gptjax.run.runlog import read_records
@@ -451,6 +451,18 @@ def test_p23_a_hostile_meta_pkl_is_refused_and_runs_nothing(tmp_path, content, w
     with pytest.raises(UserError, match=words):
         describe_nanogpt(str(tmp_path))
     assert sorted(os.listdir(tmp_path)) == ["meta.pkl"]
+
+
+def test_the_characters_of_a_meta_pkl_are_had_in_the_order_of_their_ids(tmp_path):
+    write_meta_pkl(tmp_path, NANOGPT_META | {"itos": {i: s for i, s in enumerate("gfedcba")}})
+    assert nanogpt_meta.symbols(tmp_path / "meta.pkl", flag="--data") == "gfedcba"
+
+
+@pytest.mark.parametrize("itos", [None, {}, {0: "a"}, dict.fromkeys(range(7), "ab"), "abcdefg"])
+def test_a_meta_pkl_without_them_is_refused(tmp_path, itos):
+    write_meta_pkl(tmp_path, NANOGPT_META | {"itos": itos})
+    with pytest.raises(UserError, match="--data: .*meta.pkl; has no itos of 7 characters"):
+        nanogpt_meta.symbols(tmp_path / "meta.pkl", flag="--data")
 
 
 def test_a_vocabulary_far_above_the_ids_is_warned_of(tmp_path, capsys):

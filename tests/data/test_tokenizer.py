@@ -192,3 +192,12 @@ def test_what_is_no_id_is_named(text, word):
         IdTokenizer(900).encode(text, what="prompt")
     rule = "is no token id; ids are 0 to 899. Write them as numbers with spaces between: 12 5 900."
     assert str(error.value) == f"prompt: {word}; {rule}"
+
+
+def test_the_known_part_of_a_text_and_what_is_not_in_it():
+    characters, ids = CharTokenizer.of_text("abc"), IdTokenizer(900)
+    assert characters.known_part("cxabÉx") == ("cab", ["x", "É"])
+    assert characters.known_part("") == ("", []) and characters.known_part("z") == ("", ["z"])
+    assert ids.known_part(" 12 900 5\nROMEO: 12 -1") == ("12 5 12", ["-1", "900", "ROMEO:"])
+    for tokenizer, text in ((characters, "cab"), (ids, "12 5 899")):
+        assert tokenizer.known_part(text) == (text, [])

@@ -360,6 +360,7 @@ WHEN_RESUMED = {
         train.max_iters train.updates_per_dispatch
         eval.interval eval.mode eval.iters eval.max_tokens
         checkpoint.interval checkpoint.keep log.interval log.tensorboard
+        log.wandb log.wandb_project log.wandb_run_name
         model.attention model.attention_rows model.matmul_precision
         train.tokens_at_once mesh.data mesh.gpu_memory mesh.cpu_devices
     """,

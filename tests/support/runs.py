@@ -25,17 +25,21 @@ def settings(folder, **knobs):
 
 
 def start(config, out_dir, overrides=()):
-    """The exit code of train.
-
-    The machine's speed is not measured and FLOPs are not counted: both take longer than such a run.
-    """
+    """The exit code of train."""
     config = config.copy_and_resolve_references()
     set_knob(config, "out_dir", str(out_dir))
+    with unmeasured():
+        return train(config, overrides)
+
+
+@contextlib.contextmanager
+def unmeasured():
+    """While inside, no speed is measured and no FLOPs are counted: longer than a run of a test."""
     with (
         mock.patch.object(peak, "matmul_rate", lambda *arguments, **settings: 1e11),
         mock.patch.object(flops, "update_flops", lambda *arguments, **settings: 1e5),
     ):
-        return train(config, overrides)
+        yield
 
 
 @contextlib.contextmanager

@@ -208,8 +208,9 @@ class TestLastResort:
         assert (ended.returncode, ended.stderr) == (0, "")
         assert ended.stdout == run_script("plot", "--help").stdout
 
-    @pytest.mark.parametrize("path", sorted((SCRIPTS.parent / "gptjax").glob("[!_]*.py")), ids=str)
-    def test_every_command_can_be_run_by_its_name(self, path):
+    @pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.py")))
+    def test_every_command_can_be_run_by_its_name(self, script):
+        path = SCRIPTS.parent / "gptjax" / script
         assert path.read_text().endswith('if __name__ == "__main__":\n    run_script(__file__)\n')
 
 
@@ -222,6 +223,13 @@ class TestPaths:
         given = [f"--{name}=~/x" for name in ("out_dir", "json", "png", "prompt_file", "nanogpt")]
         found = vars(flags.parse_all([*given, "--prompt=~/x"]))
         assert found.pop("prompt") == "~/x" and set(found.values()) == {"/home/me/x"}
+
+    def test_a_home_is_expanded_each_time_a_flag_is_given(self, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/me")
+        flags = command.Flags(description="")
+        flags.add_argument("--out_dir", action="append")
+        found = flags.parse_all(["--out_dir=~/x", "--out_dir", "y", "--out_dir", "~"])
+        assert found.out_dir == ["/home/me/x", "y", "/home/me"]
 
     def test_every_flag_that_takes_a_path_is_known_as_one(self):
         named = re.findall(

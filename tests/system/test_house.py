@@ -13,6 +13,9 @@ PACKAGE = ROOT / "gptjax"
 # From the ground up. The commands, modules of the package itself, stand on top of all wings.
 WINGS = "system config data model update device run explain speed".split()
 
+# Above the commands: a run opened in a notebook, where their functions are called. No script.
+NOTEBOOK = "gptjax.notebook"
+
 MOST_LINES = 250
 
 
@@ -27,6 +30,8 @@ MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 def floor(module: str) -> int:
     """How high a module stands: the place of its wing, or above all of them."""
+    if module == NOTEBOOK:
+        return len(WINGS) + 1
     parts = module.split(".")
     return WINGS.index(parts[1]) if len(parts) > 1 and parts[1] in WINGS else len(WINGS)
 
@@ -52,7 +57,7 @@ def test_every_folder_is_a_wing_and_only_commands_lie_loose():
     assert folders == set(WINGS)
     loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
     scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
-    assert loose == scripts, "a command has the name of its script"
+    assert loose == scripts | {NOTEBOOK.split(".")[1]}, "a command has the name of its script"
     # No folder within a wing: two words lead to every module.
     assert all(len(module.split(".")) <= 3 for module in MODULES)
 
@@ -60,7 +65,8 @@ def test_every_folder_is_a_wing_and_only_commands_lie_loose():
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_down_only(module):
     if module == "gptjax":  # The package's own __init__ is imported by all: it may reach `system`.
-        assert all(floor(name) == 0 for name in IMPORTED[module])
+        # What it opens in a notebook is imported when that is called, as is seen below.
+        assert all(floor(name) == 0 for name in IMPORTED[module] - {NOTEBOOK})
         return
     for name in IMPORTED[module] - {"gptjax"}:
         is_command = floor(module) == len(WINGS)
@@ -120,13 +126,14 @@ def test_scripts_are_thin():
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
+        ("system", {"jax", "flax", "numpy", "ml_collections", "gptjax.notebook"}),
         ("config.config_file", {"jax", "numpy", "tensorflow_datasets"}),
         ("train", {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX"}),
         ("sample", {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX"}),
     ],
 )
 def test_heavy_libraries_are_imported_late(module, unwanted):
-    code = f"import sys, gptjax.{module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    code = f"import sys, gptjax.{module}; print(*sys.modules)"
     printed = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout
@@ -143,6 +150,8 @@ def test_p23_nothing_untrusted_is_executed_or_unpickled():
                 found = {name.split(".")[0] for name in names} & modules
                 # One module reads nanoGPT's, with a reader that refuses whatever names a function.
                 assert not found or (path.name, found) == ("nanogpt_meta.py", {"pickle"}), path
+            if isinstance(node, ast.Constant) and node.value == "torch":
+                assert path.name == "torch_file.py", path
             if isinstance(node, ast.Call):
                 # A method of ours or of XLA may be called compile; the built-in may not be used.
                 if isinstance(node.func, ast.Name):
@@ -170,6 +179,22 @@ def test_p23_the_one_reader_of_pickles_calls_nothing():
     }
     for method in (node for node in reader.body if isinstance(node, ast.FunctionDef)):
         assert isinstance(method.body[-1], ast.Raise) and len(method.body) == 2
+
+
+def test_p23_torch_loads_tensors_and_plain_data_alone():
+    tree = ast.parse((PACKAGE / "run" / "torch_file.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (load,) = (call for call in calls if ast.unparse(call.func) == "torch.load")
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in load.keywords}
+    assert given == {"weights_only": "True", "map_location": "'cpu'"}
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {name for name in used if name.startswith("torch.")} == {
+        "torch.Tensor",
+        "torch.__version__",
+        "torch.from_numpy",
+        "torch.load",
+        "torch.save",
+    }
 
 
 def test_p23_only_datasets_reaches_for_a_network_and_nothing_starts_a_process():

@@ -1,0 +1,28 @@
+"""Writes a run as nanoGPT's ckpt.pt: python scripts/export_weights.py --out_dir RUN --to ckpt.pt.
+
+nanoGPT's sample.py and train.py --init_from=resume take it. It needs torch:
+pip install -e ".[torch]".
+"""
+
+from gptjax.system import command
+
+
+def main(argv: list[str]) -> None:
+    flags = command.Flags(description=__doc__)
+    flags.add_argument("--out_dir", required=True, help="the run directory")
+    flags.add_argument("--step", default="best", help="best, latest or a step (default: best)")
+    flags.add_argument("--to", required=True, metavar="FILE", help="a new file; nanoGPT's: ckpt.pt")
+    flags.add_argument(
+        "--dataset",
+        default="",
+        metavar="NAME",
+        help="the folder data/NAME of nanoGPT that holds the same text (default: as the run tells)",
+    )
+    settings = vars(flags.parse_all(argv))
+    from gptjax.export_weights import export_weights  # JAX is imported only once the flags are good
+
+    export_weights(settings.pop("out_dir"), **settings)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,206 @@
+"""What is said of two runs, by hand: the right cause first, and none that is not there."""
+
+import math
+import re
+
+import by_hand
+import pytest
+
+from gptjax.explain.evidence import findings, headline
+from gptjax.explain.finding import Noise
+from gptjax.explain.pair import Pair
+from gptjax.explain.series import Times
+from gptjax.explain.verdict import MOST, TEMPLATES, sentence, sentences
+
+END = ((0, 4.2), (1000, 2.1), (2000, 1.9))
+LOWER = ((0, 4.2), (1000, 2.0), (2000, 1.7))
+
+
+def kinds(a, b, **more):
+    return [each.kind for each in findings(Pair(a, b, **more))]
+
+
+def first(a, b, **more):
+    """The first sentence."""
+    return sentences(findings(Pair(a, b, **more)))[0]
+
+
+class TestOneSetting:
+    @pytest.mark.parametrize(
+        ("changed", "group"),
+        [
+            (dict(model__dropout=0.2), "dropout"),
+            (dict(optim__learning_rate=3e-3), "learning rate"),
+            (dict(model__n_embd=64, parameters=200_000), "model size"),
+            (dict(model__norm="rmsnorm"), "architecture"),
+            (dict(optim__name="muon"), "optimizer"),
+        ],
+    )
+    def test_is_the_cause_of_what_is_beyond_noise(self, changed, group):
+        base = by_hand.series("a", END, model__norm="layernorm", optim__name="adamw")
+        other = dict(model__norm="layernorm", optim__name="adamw") | changed
+        said = first(base, by_hand.series("b", LOWER, **other))
+        assert said.startswith(f"Only the {group} differs"), said
+        assert "the gap of 0.200 is its" in said
+
+    def test_within_noise_is_none(self):
+        near = ((0, 4.2), (1000, 2.1), (2000, 1.89))
+        said = first(by_hand.series("a", END), by_hand.series("b", near, model__dropout=0.2))
+        assert "makes no difference beyond noise (0.010; noise: 0.014)" in said
+
+    def test_of_length_is_told_at_equal_updates(self):
+        longer = ((0, 4.2), (1000, 2.1), (2000, 1.95), (4000, 1.7))
+        b = by_hand.series("b", longer, train__max_iters=4000)
+        said = first(by_hand.series("a", END), b)
+        assert said.startswith("Only the length differs (2000; 4000): the gap of 0.200 is its.")
+        assert "At 2,000 updates both, b is 0.050 higher (1.9000, 1.9500)." in said
+
+    def test_of_batch_is_told_at_equal_updates_and_tokens(self):
+        more = dict(train__batch_size=48, tokens_per_update=3072)
+        said = first(
+            by_hand.series("a", END), by_hand.series("b", ((500, 2.2), *LOWER[1:]), **more)
+        )
+        assert "At 2,000 updates both, b is 0.200 lower" in said
+        assert "At 1.54 M tokens both, b is 0.300 higher" in said
+
+    def test_of_batch_at_equal_tokens_is_one(self):
+        more = dict(train__batch_size=24, tokens_per_update=1536, train__max_iters=1000)
+        said = first(by_hand.series("a", END), by_hand.series("b", ((1000, 2.2),), **more))
+        assert said.startswith("Only the batch differs (12; 24), at equal tokens (1.54 M)")
+
+    def test_of_precision_within_rounding_is_no_cause(self):
+        near = ((0, 4.2), (1000, 2.1), (2000, 1.905))
+        pair = (by_hand.series("a", END), by_hand.series("b", near, model__dtype="bfloat16"))
+        assert kinds(*pair)[0] == "only_precision"
+
+    def test_of_the_seed_is_chance(self):
+        said = first(by_hand.series("a", END), by_hand.series("b", LOWER, seed=7))
+        assert "the seed differs (1337, 7): the gap of 0.200 is what chance gives" in said
+
+    def test_is_not_claimed_to_be_the_only_one_where_others_are_not_known(self):
+        b = by_hand.series("b", LOWER, model__dropout=0.2, optim__learning_rate=None)
+        assert first(by_hand.series("a", END), b).startswith("As far as known only the dropout")
+
+
+class TestManySettings:
+    def test_are_listed_by_size_and_get_no_shares(self):
+        b = by_hand.series(
+            "b",
+            ((0, 4.2), (2000, 1.5), (5000, 1.4)),
+            model__block_size=256,
+            train__batch_size=64,
+            train__max_iters=5000,
+            model__dropout=0.2,
+            parameters=10_646_784,
+            model__n_layer=6,
+            tokens_per_update=16_384,
+            flops_per_update=3_969_515_520.0 * 292.9,
+        )
+        found = findings(Pair(by_hand.series("a", END), b))
+        said = sentences(found)
+        assert said[0] == (
+            "These are two experiments: 21.3x the tokens an update (768, 16,384), 13.4x the "
+            "parameters (0.796 M, 10.6 M), 4.00x the context (64, 256), 2.50x the updates "
+            "(2,000, 5,000), dropout 0.0 and 0.2. Together b saw 53.3x the tokens and spent "
+            "732x the FLOPs."
+        )
+        assert said[-1].endswith("python scripts/ladder.py --from out/a --to out/b")
+        assert not any("cause" in words or " is its" in words for words in said)
+        assert "contexts" in [each.kind for each in found]
+
+    def test_a_losss_context_that_was_measured_has_its_number(self):
+        from gptjax.explain.curves import Reading
+
+        b = by_hand.series("b", LOWER, model__block_size=256)
+        (found,) = [
+            each
+            for each in findings(
+                Pair(by_hand.series("a", END), b, at_context=("b", Reading(1.75, 0.01)))
+            )
+            if each.kind == "contexts_measured"
+        ]
+        assert sentence(found).startswith("Of unlike contexts comes 0.050")
+
+
+class TestTheSameSettings:
+    def test_and_the_same_losses_are_bit_for_bit_the_same(self):
+        assert kinds(by_hand.series("a", END), by_hand.series("b", END)) == ["identical"]
+
+    def test_and_nearly_the_same_losses_are_rounding(self):
+        near = ((0, 4.2), (1000, 2.1), (2000, 1.9004))
+        assert kinds(by_hand.series("a", END), by_hand.series("b", near)) == ["same_recipe"]
+        elsewhere = by_hand.series("b", near, device="NVIDIA H100")
+        said = first(by_hand.series("a", END), elsewhere)
+        assert said.startswith(
+            "Only the device differs (device cpu; device NVIDIA H100), and makes"
+        )
+
+    def test_and_other_losses_are_a_bug(self):
+        said = first(by_hand.series("a", END), by_hand.series("b", LOWER))
+        assert "yet b is 0.200 lower: a bug, or something that is not recorded" in said
+
+    def test_that_are_not_known_are_not_the_same(self):
+        unknown = {name.replace(".", "__"): None for name in by_hand.LAPTOP}
+        found = kinds(by_hand.series("a", END), by_hand.series("b", END, **unknown))
+        assert found == ["settings_unknown"]
+
+    def test_and_slower_updates_cost_time_and_no_loss(self):
+        a = by_hand.series("a", END, times=Times(update_ms=40.0, n_updates=100))
+        b = by_hand.series("b", END, times=Times(update_ms=100.0, n_updates=100))
+        assert kinds(a, b) == ["identical", "slower"]
+        assert kinds(b, a) == ["identical", "slower"]
+        nearly = by_hand.series("b", END, times=Times(update_ms=50.0, n_updates=100))
+        assert kinds(a, nearly) == ["identical"]
+
+
+def test_another_text_is_told_first_and_nothing_after_it():
+    b = by_hand.series("b", LOWER, corpus="synthetic", model__dropout=0.2)
+    found = findings(Pair(by_hand.series("a", END), b))
+    assert [each.kind for each in found] == ["other_text"]
+    assert "(tiny_shakespeare, synthetic)" in sentence(found[0])
+
+
+def test_overfitting_that_is_the_larger_term_is_told_first():
+    """The gap of 0.1 at the end is a rise of 0.4 that hides a best 0.3 lower."""
+    risen = ((0, 4.2), (1000, 1.6), (2000, 2.0))
+    b = by_hand.series("b", risen, train=(4.2, 1.5, 0.7), model__dropout=0.1)
+    found = findings(Pair(by_hand.series("a", END), b))
+    assert "overfitted" in [each.kind for each in found]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05, 0.2])
+def test_the_spread_of_the_seed_is_noise(spread):
+    pair = Pair(
+        by_hand.series("a", END),
+        by_hand.series("b", ((0, 4.2), (2000, 1.8)), model__dropout=0.2),
+        spreads={"a": spread, "b": spread},
+    )
+    is_noise = 0.1 < 2 * math.hypot(spread, spread, 0.01, 0.01)
+    assert (findings(pair)[0].kind == "only_one_noise") == is_noise
+
+
+def test_noise_says_what_is_not_known_of_it():
+    assert Noise.of(estimate=(0.3, 0.4), seed=()) == Noise(0.5)
+    assert Noise.of(estimate=(0.3, math.nan), seed=(math.nan,)) == Noise(0.3, ("estimate", "seed"))
+
+
+def test_the_headline_has_both_ends():
+    pair = Pair(by_hand.series("a", END), by_hand.series("b", LOWER))
+    assert sentence(headline(pair)) == (
+        "a ends at val 1.9000, b at 1.7000: b is 0.200 lower (noise: 0.014)."
+    )
+
+
+def test_no_template_holds_a_number():
+    """All digits of a sentence are values of its finding."""
+    for kind, template in TEMPLATES.items():
+        assert not re.search(r"\d", re.sub(r"\{[^}]*\}", "", template)), kind
+
+
+def test_at_most_eight_are_told_and_the_command_stays():
+    from gptjax.explain.finding import Finding
+
+    many = [Finding("not_a_number", dict(run="a", update=i), rank=1) for i in range(20)]
+    paths = dict(a_path="x", b_path="y")
+    said = sentences([*many, Finding("cannot_share", paths, rank=8)])
+    assert len(said) == MOST and said[-1].endswith("--from x --to y")
