@@ -65,7 +65,10 @@ def _of_series(flag: str, argument: str, series: Series) -> End:
     if corpus == "synthetic" or (corpus in _TEXTS and "data.source" not in known):
         known["data.source"] = corpus  # What it was trained on, whatever had been asked for.
     needed = _NEEDED if series.program != "gptjax" else ("model.n_layer", "data.source")
-    if missing := [name for name in needed if name not in known]:
+    missing = [name for name in needed if name not in known]
+    if known.get("optim.schedule") == "constant" and "optim.lr_decay_iters" in missing:
+        missing.remove("optim.lr_decay_iters")
+    if missing:
         raise UserError(
             flag,
             argument,

@@ -12,43 +12,26 @@ import numpy as np
 
 from gptjax.config.config import from_flat, validate_together
 from gptjax.config.knobs import KNOBS
+from gptjax.explain.differences import GROUPS
 from gptjax.system.errors import UserError
 
 Values = Mapping[str, Any]
 
-# Knobs that are switched together, in the stated order. Those of a rule between knobs stand in one
-# step (but for heads and rotary positions, see `_runnable`), and so do those that nobody would
-# change alone: a batch and how it is cut, a schedule and its length.
-_GROUPS = {
-    "data": ("data.source", "data.val_fraction"),
-    "model": ("model.n_layer", "model.n_head", "model.n_embd"),
-    "context": ("model.block_size",),
-    "architecture": (
-        *("model.bias", "model.norm", "model.position", "model.mlp", "model.qk_norm"),
-        *("model.tie_embeddings", "model.token_shift", "model.zero_residual"),
-        "model.vocab_multiple",
-    ),
-    "dropout": ("model.dropout", "model.dropout_generator"),
-    "precision": (
-        *("model.dtype", "model.param_dtype", "model.matmul_precision", "optim.master_weights"),
-    ),
-    "batch": ("train.batch_size", "train.grad_accum_steps"),
-    "learning rate": ("optim.learning_rate", "optim.min_lr", "optim.muon_learning_rate"),
-    "betas": ("optim.beta1", "optim.beta2", "optim.muon_momentum"),
-    "weight decay": ("optim.weight_decay",),
-    "clipping": ("optim.grad_clip",),
-    "horizon": (
-        *("train.max_iters", "optim.lr_decay_iters", "optim.warmup_iters"),
-        *("optim.schedule", "optim.decay_share"),
-    ),
+# Besides those of `differences.GROUPS`: what gives a group its facts, and what moves last digits.
+_ALSO = {
+    "corpus": ("data.source",),
+    "dropout": ("model.dropout_generator",),
     "kernels": ("model.attention", "model.attention_rows", "train.tokens_at_once"),
-    "seed": ("seed",),
 }
 
-# Another optimizer has rates, betas and decay of its own: with the other's it is nobody's recipe.
-_OF_AN_OPTIMIZER = ("learning rate", "betas", "weight decay", "clipping")
+# Knobs that are switched together, in the stated order. Those of a rule between knobs stand in one
+# step (but for heads and rotary positions, see `_runnable`).
+_GROUPS = {
+    name: tuple(knob for knob in (*GROUPS.get(name, ()), *_ALSO.get(name, ())) if knob in KNOBS)
+    for name in (*GROUPS, "kernels")
+}
 
-# Of the horizon, those that are counted in updates.
+# Of the length, those that are counted in updates.
 _LENGTHS = ("train.max_iters", "optim.lr_decay_iters", "optim.warmup_iters")
 
 # Knobs that do nothing in some configs: by name, when.
@@ -103,8 +86,8 @@ def steps_between(a: Values, b: Values) -> tuple[Step, ...]:
     """
     groups = dict(_GROUPS)
     if a["optim.name"] != b["optim.name"]:
-        together = [knob for name in _OF_AN_OPTIMIZER for knob in groups.pop(name)]
-        groups["optimizer"] = ("optim.name", *together)
+        # Another optimizer has rates of its own: with the other's it is nobody's recipe.
+        groups["optimizer"] += groups.pop("learning rate")
     grouped = {knob for knobs in groups.values() for knob in knobs}
     groups |= {knob: (knob,) for knob in KNOBS if knob not in grouped}
     steps = []

@@ -92,11 +92,13 @@ class ShortRun:
           RunError: if a number is not finite.
         """
         n_updates = config.train.max_iters
+        rates_N = _rates(config, n_updates)
         state, dropout_key = self._first(config.seed)
         n_done = 0
         while n_done < n_updates:
             n = self._updates_this_call(n_updates - n_done)
-            state = self._make_updates(config, state, dropout_key, n_done, n)
+            rates_K = rates_N[n_done : n_done + n]
+            state = self._make_updates(config, state, dropout_key, n_done, rates_K)
             n_done += n
             told(n_done)
         losses_W = self._val_losses(state)
@@ -107,10 +109,10 @@ class ShortRun:
     def measure(self) -> None:
         """Makes a few updates and an evaluation for their time's sake: sets both `_seconds`."""
         state, dropout_key = self._first(0)
-        n_done = 0
+        rates_N, n_done = _rates(self._config, self._n_slots), 0
         for _ in range(_TIMED_CALLS):  # The first touches its memory for the first time.
             n = self._updates_this_call(self._n_slots)
-            state = self._make_updates(self._config, state, dropout_key, n_done, n)
+            state = self._make_updates(self._config, state, dropout_key, n_done, rates_N[:n])
             n_done += n
         self._val_losses(state)
 
@@ -170,17 +172,16 @@ class ShortRun:
         state: TrainState,
         dropout_key: Any,
         first: int,
-        n: int,
+        rates_K: np.ndarray,
     ) -> TrainState:
-        """Makes `n` updates in one call and checks that they are finite."""
-        start = time.perf_counter()
+        """Makes the updates of these rates in one call and checks that they are finite."""
+        start, n = time.perf_counter(), len(rates_K)
         offsets_KB = random_windows(config, "train", len(self._text.train), first, n)
         offsets_KAB = np.zeros(self._offsets_shape, np.int32)
         offsets_KAB[:n] = offsets_KB.reshape(n, *self._offsets_shape[1:])
-        rates_K = np.zeros(self._n_slots, np.float32)
-        rates_K[:n] = optim.learning_rate(config)(np.arange(first, first + n))
+        padded_K = np.pad(rates_K, (0, self._n_slots - n))
         state, metrics_K = self._train_steps(
-            dropout_key, state, self._text.train, offsets_KAB, rates_K, np.int32(n)
+            dropout_key, state, self._text.train, offsets_KAB, padded_K, np.int32(n)
         )
         numbers = np.stack([np.asarray(values_K)[:n] for values_K in metrics_K.values()])
         self.update_seconds = (time.perf_counter() - start) / n
@@ -188,6 +189,15 @@ class ShortRun:
         if not finite_K.all():
             raise RunError(f"update {first + int(np.argmin(finite_K)) + 1} is not finite")
         return state
+
+
+def _rates(config: ml_collections.ConfigDict, n_updates: int) -> np.ndarray:
+    """The learning rates of a config's updates, all at once.
+
+    Those of a part alone may differ in the last digit, and a run by how it is cut into calls.
+    """
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(optim.learning_rate(config)(np.arange(n_updates)), np.float32)
 
 
 def _start(

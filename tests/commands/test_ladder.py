@@ -34,7 +34,7 @@ def get_config():
     return config
 """
 
-# The second differs in three steps: context, dropout and horizon.
+# The second differs in three steps: context, length and dropout.
 A = dict(context=5, dropout=0.0, updates=8)
 B = dict(context=7, dropout=0.3, updates=12)
 N_RUNS = 2 * 2 * 6  # horizons, seeds, rungs
@@ -95,10 +95,10 @@ def climbed(folder):
 
 def test_shares_sum_to_the_gap_at_each_horizon(climbed):
     _, found, _ = climbed
-    assert [step["name"] for step in found["steps"]] == ["context", "dropout", "horizon"]
+    assert [step["name"] for step in found["steps"]] == ["context", "length", "dropout"]
     assert found["orders"] == [
-        ["context", "dropout", "horizon"],
-        ["horizon", "dropout", "context"],
+        ["context", "length", "dropout"],
+        ["dropout", "length", "context"],
     ]
     half, full = found["readings"]
     assert (half["updates"], full["updates"]) == ([4, 6], [8, 12])
@@ -134,8 +134,8 @@ def test_the_half_comes_first_and_a_seed_of_all_rungs_before_the_next(climbed):
     assert len(made) == N_RUNS
     assert [seed for _, seed in made] == 2 * (6 * [1337] + 6 * [1338])
     # The first seed's rungs: the way there ends at the whole; then the way back.
-    assert [n for n, _ in made[:6]] == [4, 4, 4, 6, 6, 6]
-    assert [n for n, _ in made[12:18]] == [8, 8, 8, 12, 12, 12]
+    assert [n for n, _ in made[:6]] == [4, 4, 6, 6, 4, 6]
+    assert [n for n, _ in made[12:18]] == [8, 8, 12, 12, 8, 12]
 
 
 def test_the_same_command_again_runs_nothing(climbed, folder, monkeypatch, capsys):
@@ -198,8 +198,8 @@ def test_what_is_printed(climbed, folder, capsys):
     assert lines[:4] == [
         "a → b: 3 differences",
         "  context: block_size 5 → 7",
+        "  length: max_iters 8 → 12",
         "  dropout: dropout 0.0 → 0.3",
-        "  horizon: max_iters 8 → 12",
     ]
     assert lines[4] == "val: 200 tokens of text:text.txt at context 5"
     assert lines[5].startswith("  contexts differ: every rung is evaluated at the shorter one")
@@ -222,7 +222,7 @@ def test_what_is_not_finite_is_named(folder, tmp_path, monkeypatch):
     [
         (dict(end="a.py"), "--to: a; has the same settings as --from"),
         (dict(end="none.py"), "none.py; no such file"),
-        (dict(end="nothing"), "nothing; is no run directory"),
+        (dict(end="nothing"), "nothing; does not exist"),
         (dict(end="broken.py"), "model.block_size: 0; must be ≥ 1"),
         (dict(budget="soon"), "--budget: 'soon'; must be a time"),
         (dict(orders=-1), "--orders: -1; must be ≥ 0"),

@@ -22,13 +22,13 @@ B = end("b", 200, model__block_size=256, model__dropout=0.2, train__max_iters=50
 
 def test_rungs_are_the_way_there_and_back():
     found = design([A, B], n_random=0)
-    assert [step.name for step in found.steps] == ["context", "dropout", "horizon"]
+    assert [step.name for step in found.steps] == ["context", "length", "dropout"]
     way_there = [set(), {0}, {0, 1}, {0, 1, 2}]
     assert list(found.rungs) == [*way_there, {2}, {1, 2}]
     assert found.corners == (set(), {0, 1, 2})
     assert found.values(found.corners[1]) == B.values
     assert found.words(frozenset()) == "a" and found.words(found.corners[1]) == "b"
-    assert found.words(frozenset({1, 2})) == "a with dropout, horizon of b"
+    assert found.words(frozenset({1, 2})) == "a with length, dropout of b"
     # All sets of three.
     assert len(design([A, B], n_random=4).rungs) == 8
 
@@ -47,9 +47,9 @@ def test_jobs_are_seed_by_seed_the_half_first():
     assert places == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
     assert [job.rung for job in jobs[6:12]] == list(found.rungs)
     assert {job.values["seed"] for job in jobs[6:12]} == {1338}
-    # Both ends at the same share of their own runs; the step of the horizon makes the difference.
+    # Both ends at the same share of their own runs; the step of the length makes the difference.
     lengths = [job.values["train.max_iters"] for job in jobs[:6]]
-    assert lengths == [200, 200, 200, 500, 500, 500]
+    assert lengths == [200, 200, 500, 500, 200, 500]
     assert found.horizon(0.1).updates == (200, 500) and found.horizon(0.1).whole == (2000, 5000)
 
 

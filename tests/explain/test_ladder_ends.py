@@ -2,6 +2,7 @@
 
 import json
 
+import nanogpt_logs
 import pytest
 import runs
 
@@ -116,7 +117,7 @@ def test_a_config_that_cannot_be_a_rung(config_file, changes, message):
 def test_what_is_not_there(tmp_path, run_dir, monkeypatch):
     with pytest.raises(UserError, match="--from: .*none.py; no such file"):
         read_end("--from", str(tmp_path / "none.py"))
-    with pytest.raises(UserError, match="run: .*none; is no run directory"):
+    with pytest.raises(UserError, match="run: .*none; does not exist"):
         read_end("--from", str(tmp_path / "none"))
     series = ladder_ends.read_series(str(run_dir))
     forked = {**series.facts, "parent": Fact({"init_from": "out/b", "step": 3}, "record")}
@@ -124,3 +125,23 @@ def test_what_is_not_there(tmp_path, run_dir, monkeypatch):
     monkeypatch.setattr(ladder_ends, "read_series", lambda argument: with_parent)
     with pytest.raises(UserError, match="was forked from out/b; a ladder starts from scratch"):
         read_end("--from", "run")
+
+
+def test_a_log_without_a_decay_need_not_tell_its_horizon(run_dir, monkeypatch):
+    series = nanogpt_series(run_dir, optim__schedule="constant", optim__lr_decay_iters=None)
+    monkeypatch.setattr(ladder_ends, "read_series", lambda argument: series)
+    assert read_end("--to", "a.log").values["optim.schedule"] == "constant"
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("nanogpt_laptop_cpu.log", "shakespeare_char"),
+        ("nanogpt_default_mps.log", "shakespeare_char_gpu"),
+    ],
+)
+def test_real_logs_are_their_recipes(name, config):
+    """Save for the precision, which nanoGPT has as the device has it: none here had bfloat16."""
+    log = read_end("--from", str(nanogpt_logs.real_log(name)))
+    recipe = read_end("--to", str(nanogpt_logs.ROOT / "configs" / f"{config}.py"))
+    assert log.values == {**recipe.values, "model.dtype": "float32"}

@@ -49,17 +49,15 @@ def test_what_is_changed_together_is_one_step():
         seed=1,
     )
     assert list(steps_of(values(), b).items()) == [
-        ("data", "source tiny_shakespeare → synthetic"),
-        ("model", "n_layer 4 → 6, n_embd 128 → 384"),
+        ("corpus", "source tiny_shakespeare → synthetic"),
+        ("model size", "n_layer 4 → 6, n_embd 128 → 384"),
         ("context", "block_size 64 → 256"),
-        ("dropout", "dropout 0.0 → 0.2"),
-        ("precision", "dtype float32 → bfloat16, param_dtype float32 → bfloat16"),
         ("batch", "batch_size 12 → 64, grad_accum_steps 1 → 2"),
+        ("length", "max_iters 2000 → 5000, schedule cosine → constant, warmup_iters 100 → 200"),
+        ("dropout", "dropout 0.0 → 0.2"),
         ("learning rate", "learning_rate 0.001 → 0.01"),
-        ("betas", "beta2 0.99 → 0.95"),
-        ("weight decay", "weight_decay 0.1 → 0.2"),
-        ("clipping", "grad_clip 1.0 → 0.0"),
-        ("horizon", "max_iters 2000 → 5000, warmup_iters 100 → 200, schedule cosine → constant"),
+        ("optimizer", "beta2 0.99 → 0.95, weight_decay 0.1 → 0.2, grad_clip 1.0 → 0.0"),
+        ("precision", "dtype float32 → bfloat16, param_dtype float32 → bfloat16"),
         ("seed", "seed 1337 → 1"),
     ]
 
@@ -67,12 +65,12 @@ def test_what_is_changed_together_is_one_step():
 def test_another_optimizer_comes_with_its_rates():
     b = values(optim__name="muon", optim__learning_rate=5e-3, optim__beta1=0.8, model__n_layer=2)
     assert steps_of(values(), b) == {
-        "model": "n_layer 4 → 2",
-        "optimizer": "name adamw → muon, learning_rate 0.001 → 0.005, beta1 0.9 → 0.8",
+        "model size": "n_layer 4 → 2",
+        "optimizer": "name adamw → muon, beta1 0.9 → 0.8, learning_rate 0.001 → 0.005",
     }
     a = values(optim__name="muon")
     b = values(optim__name="muon", optim__muon_learning_rate=0.01, optim__muon_momentum=0.9)
-    assert set(steps_of(a, b)) == {"learning rate", "betas"}
+    assert set(steps_of(a, b)) == {"learning rate", "optimizer"}
 
 
 def test_what_cannot_change_a_number_is_no_difference():
@@ -88,7 +86,7 @@ def test_what_cannot_change_a_number_is_no_difference():
     )
     assert steps_of(values(), values(**watching, **machine, **idle)) == {}
     assert steps_of(values(), values(optim__lr_decay_iters=2001)) == {
-        "horizon": "lr_decay_iters 0 → 2001"
+        "length": "lr_decay_iters 0 → 2001"
     }
     # What is idle in one end alone is switched with what wakes it.
     b = values(model__dropout=0.1, model__dropout_generator="philox")
@@ -118,7 +116,7 @@ def test_every_rung_keeps_the_rules():
     a = values(model__n_embd=15, model__n_head=3)
     b = values(model__n_embd=16, model__n_head=2, model__position="rotary", model__dropout=0.1)
     steps = steps_between(a, b)
-    assert [step.name for step in steps] == ["model and architecture", "dropout"]
+    assert [step.name for step in steps] == ["model size and architecture", "dropout"]
     for n in range(3):
         for switched in itertools.combinations(range(2), n):
             validate(from_flat(rung_values(a, steps, switched), origin="test"))
@@ -131,7 +129,7 @@ def test_every_rung_keeps_the_rules():
 def test_a_rung_has_the_switched_steps_of_the_second_end():
     a, b = values(), values(model__n_layer=2, model__dropout=0.1, train__batch_size=4)
     steps = steps_between(a, b)
-    rung = rung_values(a, steps, {1})
+    rung = rung_values(a, steps, {2})
     assert {name for name in rung if rung[name] != a[name]} == {"model.dropout"}
     assert rung["model.dropout"] == 0.1
 

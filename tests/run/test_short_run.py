@@ -7,11 +7,11 @@ import runs
 
 from gptjax.config.config import set_knob
 from gptjax.data import batches
-from gptjax.evaluate import measure_loss
 from gptjax.run import short_run
 from gptjax.run.inputs import read_inputs, read_val_ids
 from gptjax.run.reader import read_checkpoint
 from gptjax.run.short_run import OF_EACH_RUN, ShortRun, placed
+from gptjax.run.whole_split import measure_loss
 from gptjax.system.errors import RunError
 
 
