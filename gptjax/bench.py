@@ -16,7 +16,7 @@ import jax
 import ml_collections
 
 from gptjax.device import devices, memory
-from gptjax.explain.plots import pyplot_for
+from gptjax.explain.drawing import pyplot_for
 from gptjax.speed import profile, scaling, whole_runs
 from gptjax.speed.comparison import Setup, Side, comparison, print_comparison
 from gptjax.speed.nanogpt import NanoGPT, Stepping

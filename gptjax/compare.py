@@ -13,8 +13,9 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from gptjax.explain import tables
+from gptjax.explain import pictures, tables
 from gptjax.explain.curves import Reading
+from gptjax.explain.drawing import pyplot_for
 from gptjax.explain.evidence import findings, headline, headline_alone
 from gptjax.explain.finding import Finding
 from gptjax.explain.groups import Group, grouped
@@ -26,6 +27,7 @@ from gptjax.explain.symptoms import symptoms
 from gptjax.explain.verdict import sentence, sentences
 from gptjax.system import files
 from gptjax.system.command import run_script
+from gptjax.system.errors import UserError
 from gptjax.system.output import printable
 
 
@@ -45,8 +47,11 @@ def compare(
     Raises:
       UserError: for a run that cannot be read, or a label that no run has.
     """
-    for flag, path in (("--json", json), ("--html", html), ("--png", png)):
+    for flag, path in (("--json", json), ("--html", html)):
         files.check_folder_of(flag, path)
+    files.check_picture("--png", png)
+    if png:
+        pyplot_for("--png", png)
     found = read_all(runs, device=device, peak=peak)
     groups = grouped(found)
     comparisons = [_comparison(groups[0], other) for other in groups[1:]] or [_alone(found[0])]
@@ -59,7 +64,22 @@ def compare(
         title = " and ".join(each.label for each in found)
         sections = [section for each in comparisons for section in each.sections()]
         title = f"Why {title} differ" if len(found) > 1 else title
-        files.write_atomically(Path(html), page(title, sections))
+        shown = [*sections, *_pictures(found)]
+        files.write_atomically(Path(html), page(title, shown))
+    if png:
+        drawn, _ = pictures.pictures(found, what=["losses"])
+        if not drawn:
+            raise UserError("--png", png, "no run has an evaluation after an update to be drawn")
+        files.write_atomically(Path(png), pictures.picture_file(drawn, png))
+
+
+def _pictures(runs: Sequence[Series]) -> list[Section]:
+    """The runs drawn, as sections of a page; what is missing for it, where it cannot be done."""
+    try:
+        pyplot_for("--html", "a page with pictures")
+    except UserError as error:
+        return [Section("Not drawn", sentences=[str(error)])]
+    return pictures.sections(*pictures.pictures(runs))
 
 
 @dataclasses.dataclass(frozen=True)

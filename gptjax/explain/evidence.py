@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +28,32 @@ def findings(pair: Pair) -> list[Finding]:
     """All that can be said of two runs."""
     found = list(_about_both(pair))
     found += [*symptoms(pair.a), *symptoms(pair.b)]
+    found = [_placed(each, found) for each in found]
     return sorted(found, key=lambda each: (each.rank, -each.size))
+
+
+def _placed(finding: Finding, found: list[Finding]) -> Finding:
+    """The finding, where it is to be told among the others.
+
+    Where the losses are the same, what differs is time: it is told in the same breath. Overfitting
+    that makes more than half of a gap is told before the setting that led to it.
+    """
+    if found[0].kind in _SAME:
+        is_of_time = finding.topic == "times" or finding.kind.startswith("slower")
+        if finding is found[0] or is_of_time:
+            return dataclasses.replace(finding, topic="same", rank=0 if finding is found[0] else 1)
+    if (
+        finding.kind == "overfitted"
+        and found[0].kind in _ALONE
+        and finding.size > found[0].size / 2
+    ):
+        return dataclasses.replace(finding, rank=1)
+    return finding
+
+
+# Findings that the losses are the same; that one setting alone is different.
+_SAME = frozenset({"identical", "same_recipe", "only_machine"})
+_ALONE = frozenset({"only_one", "only_one_noise"})
 
 
 def headline(pair: Pair) -> Finding:
@@ -164,7 +190,7 @@ def _hardware(pair: Pair) -> Iterator[Finding]:
             ends.append(Finding(kind, dict(run=series.label, recipe=card.name, distance=distance)))
     if len(ends) == 2:
         yield Finding("hardware_recipes", values, rank=6, parts=tuple(ends))
-    elif pair.causes:
+    elif {each.group for each in pair.causes} - {"precision"}:
         yield Finding("hardware_bound", values, rank=6)
 
 

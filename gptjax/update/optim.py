@@ -43,11 +43,16 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     return rate
 
 
-def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Clipping, AdamW (or Muon and AdamW) and, for bfloat16 parameters, float32 masters."""
-    optim = config.optim
+def optimizer(
+    config: ml_collections.ConfigDict, rate: optax.Schedule | None = None
+) -> optax.GradientTransformation:
+    """Clipping, AdamW (or Muon and AdamW) and, for bfloat16 parameters, float32 masters.
+
+    `rate` stands in for the config's own `learning_rate`.
+    """
+    optim, rate = config.optim, rate or learning_rate(config)
     adamw = optax.adamw(
-        learning_rate(config),
+        rate,
         b1=optim.beta1,
         b2=optim.beta2,
         eps=1e-8,
@@ -55,7 +60,7 @@ def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation
         mask=_is_matrix,
     )
     if optim.name == "muon":
-        rate, ratio = learning_rate(config), optim.muon_learning_rate / optim.learning_rate
+        ratio = optim.muon_learning_rate / optim.learning_rate
         blocks = muon(
             lambda step: ratio * rate(step),
             momentum=optim.muon_momentum,

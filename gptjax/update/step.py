@@ -28,7 +28,7 @@ class TrainState:
     opt_state: Any
 
 
-def named_key(seed: int, name: str) -> jax.Array:
+def named_key(seed: int | jax.Array, name: str) -> jax.Array:
     """The seed's random key for one purpose; different names give unrelated streams."""
     # Named, so that no setting of the environment changes what a seed means.
     key = jax.random.key(seed, impl="threefry2x32")
@@ -40,7 +40,9 @@ def model_graph(config: GPTConfig) -> nnx.GraphDef:
     return nnx.split(nnx.eval_shape(lambda: GPT(config, rngs=nnx.Rngs(0))))[0]
 
 
-def initial_state(config: GPTConfig, tx: optax.GradientTransformation, seed: int) -> TrainState:
+def initial_state(
+    config: GPTConfig, tx: optax.GradientTransformation, seed: int | jax.Array
+) -> TrainState:
     """The state before the first update."""
     model = GPT(config, rngs=nnx.Rngs(params=named_key(seed, "params")))
     params = nnx.state(model, nnx.Param)

@@ -3,12 +3,14 @@
 import functools
 import json
 import re
+import sys
 from unittest import mock
 
 import jax.numpy as jnp
 import nanogpt_logs
 import pytest
 import runs
+from html_rules import assert_keeps_the_rules
 
 from gptjax import compare as compare_module
 from gptjax.system.errors import UserError
@@ -135,6 +137,23 @@ def test_a_page_is_one_file_without_references(planted, tmp_path, capsys):
     compared(*pair, capsys=capsys, html=str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
     assert "Only the learning rate differs" in page and "http:" not in page
+    reader = assert_keeps_the_rules(page)
+    said = [each["aria-label"] for each in reader.of("svg")]
+    assert len(said) == 8 and all("base" in each and "lr" in each for each in said)
+
+
+def test_a_page_without_matplotlib_says_what_is_missing(planted, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    compared(planted("base"), capsys=capsys, html=str(tmp_path / "page.html"))
+    reader = assert_keeps_the_rules((tmp_path / "page.html").read_text())
+    assert not reader.of("svg") and "needs matplotlib" in " ".join(reader.text["p"])
+    with pytest.raises(UserError, match="--png: .*needs matplotlib"):
+        compared(planted("base"), capsys=capsys, png=str(tmp_path / "a.png"))
+
+
+def test_the_losses_are_drawn_into_a_file(planted, tmp_path, capsys):
+    compared(planted("base"), capsys=capsys, png=str(tmp_path / "a.png"))
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_page_of_one_run_is_called_by_its_name(planted, tmp_path, capsys):

@@ -169,6 +169,8 @@ class TestTheSameSettings:
         a = by_hand.series("a", END, times=Times(update_ms=40.0, n_updates=100))
         b = by_hand.series("b", END, times=Times(update_ms=100.0, n_updates=100))
         assert kinds(a, b) == ["identical", "slower"]
+        (said,) = sentences(findings(Pair(a, b)))
+        assert "bit for bit" in said and "2.50x as long in b as in a" in said
         assert kinds(b, a) == ["identical", "slower"]
         nearly = by_hand.series("b", END, times=Times(update_ms=50.0, n_updates=100))
         assert kinds(a, nearly) == ["identical"]
@@ -203,8 +205,10 @@ def test_overfitting_that_is_the_larger_term_is_told_first():
     """The gap of 0.1 at the end is a rise of 0.4 that hides a best 0.3 lower."""
     risen = ((0, 4.2), (1000, 1.6), (2000, 2.0))
     b = by_hand.series("b", risen, train=(4.2, 1.5, 0.7), model__dropout=0.1)
-    found = findings(Pair(by_hand.series("a", END), b))
-    assert "overfitted" in [each.kind for each in found]
+    assert kinds(by_hand.series("a", END), b)[:2] == ["overfitted", "only_one"]
+    slightly = ((0, 4.2), (1000, 1.5), (2000, 1.55))
+    b = by_hand.series("b", slightly, train=(4.2, 1.5, 0.7), model__dropout=0.1)
+    assert kinds(by_hand.series("a", END), b)[:2] == ["only_one", "overfitted"]
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.05, 0.2])
