@@ -9,11 +9,11 @@ import os
 import platform
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from gptjax.system.errors import UserError
+from gptjax.system.errors import RunError, UserError
 from gptjax.system.files import free_space
 
 _LOCK = ".lock"
@@ -72,10 +72,12 @@ def check_space(run_dir: Path, needed_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Iterator[Callable[[], None]]:
     """Holds the directory's lock: one writer at a time; the kernel frees it however we end.
 
-    The directory is made if need be, and removed again if no run has begun in it by the end.
+    The directory is made if need be, and removed again if no run has begun in it by the end. What
+    is yielded raises RunError when the directory is no longer the one that was locked: somebody has
+    removed or moved it, and another process may write there now.
 
     Raises:
       UserError: naming the process that holds the lock.
@@ -85,10 +87,24 @@ def locked(run_dir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
+        of_folder = os.stat(run_dir)
+
+        def is_ours() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                return os.path.samestat(os.fstat(file.fileno()), os.stat(run_dir / _LOCK))
+            with contextlib.suppress(OSError):  # A lock alone may have been tidied away.
+                return os.path.samestat(of_folder, os.stat(run_dir))
+            return False
+
+        def check() -> None:
+            if not is_ours():
+                words = "was removed, moved or begun anew while this run wrote into it"
+                raise RunError(f"{run_dir} {words}; nothing more is written there")
+
         try:
-            yield
+            yield check
         finally:
-            if not is_used(run_dir):
+            if is_ours() and not is_used(run_dir):
                 (run_dir / _LOCK).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # Somebody has put something there meanwhile.
                     for folder in made:
