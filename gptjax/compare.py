@@ -16,7 +16,7 @@ from rich.text import Text
 from gptjax.explain import pictures, tables
 from gptjax.explain.curves import Reading
 from gptjax.explain.drawing import pyplot_for
-from gptjax.explain.evidence import findings, headline
+from gptjax.explain.evidence import findings, headline, headline_alone
 from gptjax.explain.finding import Finding
 from gptjax.explain.groups import Group, grouped
 from gptjax.explain.page import Section, Table, page
@@ -63,8 +63,9 @@ def compare(
     if html:
         title = " and ".join(each.label for each in found)
         sections = [section for each in comparisons for section in each.sections()]
+        title = f"Why {title} differ" if len(found) > 1 else title
         shown = [*sections, *_pictures(found)]
-        files.write_atomically(Path(html), page(f"Why {title} differ", shown))
+        files.write_atomically(Path(html), page(title, shown))
     if png:
         drawn, _ = pictures.pictures(found, what=["losses"])
         if not drawn:
@@ -87,7 +88,7 @@ class Comparison:
 
     Attributes:
       runs: the runs.
-      headline: where they ended; "" for one.
+      headline: where they ended.
       found: the findings that were told, in order.
       tables: what differs, losses, time.
       equal: a line of what is equal.
@@ -108,7 +109,7 @@ class Comparison:
 
     def sections(self) -> list[Section]:
         """Of a page."""
-        said = (self.headline, *self.verdict) if self.headline else self.verdict
+        said = (self.headline, *self.verdict)
         shown = [Section("Verdict", sentences=said)]
         shown += [Section(each.caption, tables=(each,)) for each in self.tables]
         if self.not_known:
@@ -176,7 +177,12 @@ def _alone(series: Series) -> Comparison:
     """What one run tells by itself."""
     found = sorted(symptoms(series), key=lambda each: (each.rank, -each.size))
     return Comparison(
-        (series,), "", found, (tables.times([series]),), "", tables.not_known([series])
+        (series,),
+        sentence(headline_alone(series)),
+        found,
+        (tables.times([series]),),
+        "",
+        tables.not_known([series]),
     )
 
 
@@ -198,8 +204,7 @@ def _at_shorter_context(pair: Pair) -> tuple[str, Reading] | None:
 
 def _print(comparison: Comparison) -> None:
     console = Console(highlight=False, soft_wrap=False)
-    if comparison.headline:
-        console.print(printable(comparison.headline), markup=False)
+    console.print(printable(comparison.headline), markup=False)
     console.print()
     if not comparison.found:
         console.print("Nothing is striking about it.", markup=False)

@@ -44,13 +44,21 @@ def same_settings(pair: Pair) -> Finding:
             values |= dict(groups=" and ".join(each.group for each in machines))
             return Finding("only_machine", values, gap, rank=0)
         return Finding("same_recipe", values, gap, rank=0)
-    seeds_known = pair.a.value("seed") is not None and pair.b.value("seed") is not None
-    if gap <= DEVICE_BOUND or (not seeds_known and not noise.is_passed_by(gap)):
+    # A seed of one program is another seed in another program.
+    is_one_seed = a.program == b.program and None not in (a.value("seed"), b.value("seed"))
+    if gap <= DEVICE_BOUND or (not is_one_seed and not noise.is_passed_by(gap)):
         return Finding("same_recipe_noise", values, gap, rank=0)
+    if a.program != b.program:
+        is_known = "seed" not in noise.unknown
+        kind = "suspected_bug_of_a_program" if is_known else "other_random_numbers"
+        return Finding(kind, values, math.inf if is_known else gap, rank=0)
     # With the seed the same, only what is not recorded, or a bug, takes them apart.
     parting = curves.first_parting(a, b, DEVICE_BOUND)
-    starts = [float(each.evaluations.val_E[0]) for each in (a, b)]
-    values |= dict(parting=parting or 0.0, a_start=starts[0], b_start=starts[1], a_path=a.path)
+    starts = [each.evaluations.val_E[each.evaluations.update_E == 0] for each in (a, b)]
+    if not all(map(len, starts)):
+        return Finding("suspected_bug_only", values, math.inf, rank=0)
+    values |= dict(parting=parting or 0.0, a_path=a.path)
+    values |= dict(a_start=float(starts[0][0]), b_start=float(starts[1][0]))
     can_replay = a.program == "gptjax"
     kind = "suspected_bug" if can_replay else "suspected_bug_in_a_log"
     return Finding(kind, values, math.inf, rank=0)

@@ -69,6 +69,17 @@ def headline(pair: Pair) -> Finding:
     return Finding(kind, pair.labels | pair.gap(at_a, at_b))
 
 
+def headline_alone(series: Series) -> Finding:
+    """Where one run ended."""
+    last = series.last
+    if last is None:
+        return Finding("no_loss_alone", dict(run=series.label))
+    evaluations = series.evaluations
+    values = dict(run=series.label, val=float(evaluations.val_E[last]))
+    values |= dict(train=float(evaluations.train_E[last]), update=float(evaluations.update_E[last]))
+    return Finding("ends_alone", values)
+
+
 def _about_both(pair: Pair) -> Iterator[Finding]:
     a, b, settings = pair.a, pair.b, pair.settings
     if settings.of("corpus"):

@@ -18,6 +18,7 @@ _TRAIN_PY = "nanoGPT's train.py"
 
 # Of data/shakespeare_char, which is Tiny Shakespeare with its 65 characters, 90 % of it to train.
 _SHAKESPEARE = ("shakespeare_char", 65)
+_SHAKESPEARE_TRAIN_TOKENS = 1_003_854  # Its prepare.py prints it.
 
 
 def facts_of(config: Config, values: Mapping[str, Fact]) -> tuple[dict[str, Fact], list[str]]:
@@ -84,6 +85,7 @@ def _corpus(config: Config, values: Mapping[str, Fact]) -> dict[str, Fact]:
     if dataset is not None and (dataset.value, vocab_size) == _SHAKESPEARE:
         how = f"nanoGPT's {dataset.value}, by its name"
         facts["corpus"] = facts["data.source"] = Fact("tiny_shakespeare", how)
+        facts["train_tokens"] = Fact(_SHAKESPEARE_TRAIN_TOKENS, how)
     elif dataset is not None:
         facts["corpus"] = dataset
     return facts

@@ -57,7 +57,9 @@ class Pair:
     @property
     def is_same_recipe(self) -> bool:
         """Whether all settings that can move a loss are known to be the same."""
-        is_one_card = self.card_a is not None and self.card_a == self.card_b
+        cards = (self.card_a, self.card_b)
+        # Of two programs' cards for one recipe the settings are equal.
+        is_one_card = all(cards) and len({str(sorted(c.settings.items())) for c in cards if c}) == 1
         missing = [name for name in self.settings.unknown if name not in _NOT_NEEDED]
         return not self.causes and (is_one_card or not missing)
 

@@ -49,7 +49,13 @@ def differences(pair: Pair) -> tuple[Table, str]:
     rows += _row("passes over the text", *epochs)
     for each in pair.settings.differing:
         for name in each.a:
-            rows += _row(name, each.a[name], each.b[name])
+            sides = [each.a[name], each.b[name]]
+            if name == "corpus_sha256":
+                sides = [
+                    f"{run.value('corpus', '')} {sha256[:8]}".strip()
+                    for run, sha256 in zip((pair.a, pair.b), sides, strict=True)
+                ]
+            rows += _row(name, *sides)
     rows.sort(key=lambda row: -row[0])
     table = Table("What differs", ["", pair.a.label, pair.b.label, "ratio"], [r for _, r in rows])
     names = ", ".join(_WORDS.get(each, each.rpartition(".")[2]) for each in pair.settings.equal)
@@ -61,11 +67,17 @@ def _row(name: str, a: Any, b: Any) -> Iterator[tuple[float, list[str]]]:
     if a == b:
         return
     words, size = _WORDS.get(name, name), 0.0
-    cells, ratio = [UNKNOWN if each is None else str(each) for each in (a, b)], ""
-    if name != "seed" and _is_size(a) and _is_size(b):
-        cells = [count(a), count(b)]
+    is_count = name != "seed"
+    cells, ratio = [_cell(each, is_count=is_count) for each in (a, b)], ""
+    if is_count and _is_size(a) and _is_size(b):
         size, ratio = abs(math.log(b / a)), FORMS["ratio"](b / a)
     yield size, [words, *cells, ratio]
+
+
+def _cell(value: Any, *, is_count: bool) -> str:
+    if value is None:
+        return UNKNOWN
+    return count(value) if is_count and _is_size(value) else str(value)
 
 
 def _is_size(value: Any) -> bool:

@@ -156,6 +156,12 @@ def test_the_losses_are_drawn_into_a_file(planted, tmp_path, capsys):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_page_of_one_run_is_called_by_its_name(planted, tmp_path, capsys):
+    said = compared(planted("base"), capsys=capsys, html=str(tmp_path / "page.html"))
+    assert said.startswith("base ends at val ")
+    assert "<title>base</title>" in (tmp_path / "page.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("flags", "rule"),
     [

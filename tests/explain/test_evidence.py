@@ -6,9 +6,10 @@ import re
 import by_hand
 import pytest
 
-from gptjax.explain.evidence import findings, headline
+from gptjax.explain.evidence import findings, headline, headline_alone
 from gptjax.explain.finding import Noise
 from gptjax.explain.pair import Pair
+from gptjax.explain.recipes import cards
 from gptjax.explain.series import Times
 from gptjax.explain.verdict import FORMS, MOST, TEMPLATES, sentence, sentences
 
@@ -135,6 +136,26 @@ class TestTheSameSettings:
             "Only the device differs (device cpu; device NVIDIA H100), and makes"
         )
 
+    def test_in_two_programs_are_one_recipe_whose_random_numbers_differ(self):
+        recipe = cards()["laptop"]
+        settings = {name.replace(".", "__"): value for name, value in recipe.settings.items()}
+        own = dict(recipe=cards()["shakespeare_char"].name, data__val_fraction=0.1, **settings)
+        others = dict(program="nanoGPT", recipe=recipe.name, **settings)
+        for end, kind in ((1.925, "same_recipe_noise"), (2.1, "suspected_bug_of_a_program")):
+            at_end = ((0, 4.16), (2000, end))
+            pair = (by_hand.series("a", END, **own), by_hand.series("b", at_end, **others))
+            assert kinds(*pair)[0] == kind
+
+    def test_in_two_programs_say_where_noise_is_not_known(self):
+        assert kinds(by_hand.series("a", END), by_hand.series("b", LOWER, program="nanoGPT")) == [
+            "other_random_numbers"
+        ]
+
+    def test_of_which_the_start_is_not_known_says_nothing_of_it(self):
+        pair = [by_hand.series(label, val[1:]) for label, val in (("a", END), ("b", LOWER))]
+        assert "Before training" not in first(*pair)
+        assert kinds(*pair) == ["suspected_bug_only"]
+
     def test_and_other_losses_are_a_bug(self):
         said = first(by_hand.series("a", END), by_hand.series("b", LOWER))
         assert "yet b is 0.200 lower: a bug, or something that is not recorded" in said
@@ -211,6 +232,21 @@ def test_the_headline_has_both_ends():
     assert sentence(headline(pair)) == (
         "a ends at val 1.9000, b at 1.7000: b is 0.200 lower (noise: 0.014)."
     )
+
+
+def test_a_run_that_is_under_way_is_told():
+    said = sentences(findings(Pair(by_hand.series("a", END), by_hand.series("b", END[:2]))))
+    assert (
+        "b's last loss is after 1,000 of 2,000 planned updates: it is not where the run ends."
+        in said
+    )
+
+
+def test_one_run_has_its_end():
+    said = sentence(headline_alone(by_hand.series("a", END, train=(4.2, 2.0, 1.8))))
+    assert said == "a ends at val 1.9000, train 1.8000, after 2,000 updates."
+    nothing = by_hand.series("a", ((0, 4.2),))
+    assert sentence(headline_alone(nothing)) == "a has no loss after an update."
 
 
 @pytest.mark.parametrize(
