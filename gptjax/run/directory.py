@@ -11,12 +11,12 @@ import platform
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from gptjax.system import signals
-from gptjax.system.errors import UserError
+from gptjax.system.errors import RunError, UserError
 from gptjax.system.files import free_space
 
 _LOCK = ".lock"
@@ -75,10 +75,12 @@ def check_space(run_dir: Path, needed_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Iterator[Callable[[], None]]:
     """Holds the directory's lock: one writer at a time; the kernel frees it however we end.
 
-    The directory is made if need be, and removed again if no run has begun in it by the end.
+    The directory is made if need be, and removed again if no run has begun in it by the end. What
+    is yielded raises RunError when the directory is no longer the one that was locked: somebody has
+    removed or moved it, and another process may write there now.
 
     Raises:
       UserError: naming the process that holds the lock.
@@ -88,10 +90,27 @@ def locked(run_dir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
-        remove = functools.partial(_remove_unused, run_dir, made)
+        of_folder = os.stat(run_dir)
+
+        def is_ours() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                return os.path.samestat(os.fstat(file.fileno()), os.stat(run_dir / _LOCK))
+            with contextlib.suppress(OSError):  # A lock alone may have been tidied away.
+                return os.path.samestat(of_folder, os.stat(run_dir))
+            return False
+
+        def check() -> None:
+            if not is_ours():
+                words = "was removed, moved or begun anew while this run wrote into it"
+                raise RunError(f"{run_dir} {words}; nothing more is written there")
+
+        def remove() -> None:
+            if is_ours():
+                _remove_unused(run_dir, made)
+
         try:
             with signals.tidied(remove):
-                yield
+                yield check
         finally:
             remove()
 
