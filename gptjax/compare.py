@@ -55,8 +55,6 @@ def compare(
     found = read_all(runs, device=device, peak=peak)
     groups = grouped(found)
     comparisons = [_comparison(groups[0], other) for other in groups[1:]] or [_alone(found[0])]
-    for each in comparisons:
-        _print(each)
     if json:
         results = {"comparisons": [each.to_json() for each in comparisons]}
         files.write_atomically(Path(json), files.pretty_json(results))
@@ -71,6 +69,9 @@ def compare(
         if not drawn:
             raise UserError("--png", png, "no run has an evaluation after an update to be drawn")
         files.write_atomically(Path(png), pictures.picture_file(drawn, png))
+    # After the files: whoever reads what is printed may close the pipe.
+    for each in comparisons:
+        _print(each)
 
 
 def _pictures(runs: Sequence[Series]) -> list[Section]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -68,10 +68,7 @@ def _missing(pair: Pair) -> dict[str, Any]:
     """Who does not say which settings, the first few by name."""
     unknown = pair.settings.unknown
     labels = dict.fromkeys(label for lacking in unknown.values() for label in lacking)
-    names = [name.rpartition(".")[2] for name in unknown]
-    if len(names) > _FEW:
-        names = [*names[:_FEW], f"and {len(names) - _FEW} more"]
-    return dict(run=" and ".join(labels), names=", ".join(names))
+    return dict(run=" and ".join(labels), names=_some(unknown))
 
 
 def causes(pair: Pair) -> Finding:
@@ -129,7 +126,7 @@ def _experiments(pair: Pair, values: dict[str, Any]) -> Finding:
         elif each.group == "batch" and all(per_update):
             changes.append(_change("tokens_an_update", *per_update))
         else:
-            changes.append(_changed(each))
+            changes += _changed(each)
     changes.sort(key=lambda change: -change.size)
     parts = list(changes)
     for axis in ("tokens", "flops"):
@@ -144,11 +141,25 @@ def _experiments(pair: Pair, values: dict[str, Any]) -> Finding:
 _COUNTED = {"context": "model.block_size", "batch": "train.batch_size", "length": "train.max_iters"}
 
 
-def _changed(difference: Difference) -> Finding:
-    name = _COUNTED.get(difference.group)
-    if name is not None and name in difference.a:
-        return _change(difference.group, difference.a[name], difference.b[name])
-    return Finding("item", _sides(difference) | dict(group=difference.group))
+def _changed(difference: Difference) -> Iterator[Finding]:
+    """A ratio, if there is one; and a value that changed, or the names of several."""
+    counted, group = _COUNTED.get(difference.group, ""), difference.group
+    names = [name for name in difference.a if name != counted]
+    if counted in difference.a:
+        yield _change(group, difference.a[counted], difference.b[counted])
+        group = "schedule" if group == "length" else group
+    if len(difference.a) == 1 and names:
+        yield Finding("item", _sides(difference) | dict(group=group))
+    elif names:
+        yield Finding("item_names", dict(group=group, names=_some(names)))
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names of settings, the first few of them."""
+    words = [name.rpartition(".")[2] for name in names]
+    return ", ".join(
+        words if len(words) <= _FEW else [*words[:_FEW], f"and {len(words) - _FEW} more"]
+    )
 
 
 def _change(kind: str, a: float, b: float) -> Finding:

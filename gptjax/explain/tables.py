@@ -67,17 +67,13 @@ def _row(name: str, a: Any, b: Any) -> Iterator[tuple[float, list[str]]]:
     if a == b:
         return
     words, size = _WORDS.get(name, name), 0.0
-    is_count = name != "seed"
-    cells, ratio = [_cell(each, is_count=is_count) for each in (a, b)], ""
-    if is_count and _is_size(a) and _is_size(b):
+    cells, ratio = [UNKNOWN if each is None else str(each) for each in (a, b)], ""
+    is_count = name != "seed" and all(each is None or _is_size(each) for each in (a, b))
+    if is_count:
+        cells = [UNKNOWN if each is None else count(each) for each in (a, b)]
+    if is_count and None not in (a, b):
         size, ratio = abs(math.log(b / a)), FORMS["ratio"](b / a)
     yield size, [words, *cells, ratio]
-
-
-def _cell(value: Any, *, is_count: bool) -> str:
-    if value is None:
-        return UNKNOWN
-    return count(value) if is_count and _is_size(value) else str(value)
 
 
 def _is_size(value: Any) -> bool:

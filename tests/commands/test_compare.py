@@ -1,7 +1,9 @@
 """compare: real runs that differ in one thing, nanoGPT's logs, and what it writes."""
 
+import contextlib
 import functools
 import json
+import os
 import re
 import sys
 from unittest import mock
@@ -154,6 +156,24 @@ def test_a_page_without_matplotlib_says_what_is_missing(planted, tmp_path, capsy
 def test_the_losses_are_drawn_into_a_file(planted, tmp_path, capsys):
     compared(planted("base"), capsys=capsys, png=str(tmp_path / "a.png"))
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_are_written_though_nobody_reads_what_is_printed(planted, tmp_path):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as closed, contextlib.redirect_stdout(closed):
+        with contextlib.suppress(BrokenPipeError, SystemExit):  # rich exits
+            compare_module.compare(
+                [str(planted("base"))],
+                device=(),
+                peak=(),
+                json=str(tmp_path / "found.json"),
+                html=None,
+                png=None,
+            )
+            closed.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), closed.fileno())
+    assert json.loads((tmp_path / "found.json").read_text())["comparisons"]
 
 
 def test_a_page_of_one_run_is_called_by_its_name(planted, tmp_path, capsys):

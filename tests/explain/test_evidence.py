@@ -109,6 +109,15 @@ class TestManySettings:
         assert not any("cause" in words or " is its" in words for words in said)
         assert "contexts" in [each.kind for each in found]
 
+    def test_of_one_kind_are_named_without_their_values(self):
+        base = dict(model__norm="layernorm", model__mlp="gelu", optim__schedule="cosine")
+        other = dict(model__norm="rmsnorm", model__mlp="relu2", optim__schedule="linear")
+        b = by_hand.series("b", LOWER, train__max_iters=1000, **other)
+        assert first(by_hand.series("a", END, **base), b).startswith(
+            "These are two experiments: 0.500x the updates (2,000, 1,000), another architecture "
+            "(norm, mlp), another schedule (schedule)."
+        )
+
     def test_a_losss_context_that_was_measured_has_its_number(self):
         from gptjax.explain.curves import Reading
 

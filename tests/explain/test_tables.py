@@ -34,6 +34,12 @@ def test_a_number_is_short_also_beside_one_that_is_not_known():
     assert row == ["passes over the text", "0.153", tables.UNKNOWN, ""]
 
 
+def test_what_is_off_on_one_side_is_written_alike_on_both():
+    a, b = by_hand.series("a", optim__grad_clip=1.0), by_hand.series("b", optim__grad_clip=0.0)
+    table, _ = tables.differences(Pair(a, b))
+    assert ["optim.grad_clip", "1.0", "0.0", ""] in [list(row) for row in table.rows]
+
+
 def test_a_peak_that_is_not_known_can_be_told():
     known = by_hand.series("known", peak_flops_per_s=1e12)
     (said,) = tables.not_known([by_hand.series("gpu"), known])
