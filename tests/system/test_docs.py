@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = ["README.md"] + [
     f"docs/{name}.md"
     for name in (
-        "from-nanogpt recipes reading-your-numbers checkpoints gpu speed token-files python "
+        "from-nanogpt recipes reading-your-numbers ladder checkpoints gpu speed token-files python "
         "environment layout glossary"
     ).split()
 ]
