@@ -16,7 +16,7 @@ import jax
 import ml_collections
 
 from gptjax.device import devices, memory
-from gptjax.explain.plots import pyplot_for
+from gptjax.explain.drawing import pyplot_for
 from gptjax.speed import profile, scaling, whole_runs
 from gptjax.speed.comparison import Setup, Side, comparison, print_comparison
 from gptjax.speed.nanogpt import NanoGPT, Stepping
@@ -51,8 +51,8 @@ def bench(
     """
     if pairs < 1:
         raise UserError("--pairs", pairs, "must be ≥ 1")
-    for flag, path in (("--json", json), ("--plot", plot)):
-        files.check_folder_of(flag, path)
+    files.check_folder_of("--json", json)
+    files.check_picture("--plot", plot)
     if plot:
         pyplot_for("--plot", plot)
     cache.keep_compiled_programs()

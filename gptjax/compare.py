@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table as RichTable
+from rich.text import Text
 
-from gptjax.device.cards import table_peak
-from gptjax.explain import tables
+from gptjax.explain import pictures, tables
 from gptjax.explain.curves import Reading
-from gptjax.explain.evidence import findings, headline
+from gptjax.explain.drawing import pyplot_for
+from gptjax.explain.evidence import findings, headline, headline_alone
 from gptjax.explain.finding import Finding
 from gptjax.explain.groups import Group, grouped
 from gptjax.explain.page import Section, Table, page
 from gptjax.explain.pair import Pair
-from gptjax.explain.series import Fact, Series
-from gptjax.explain.sources import read_series
+from gptjax.explain.series import Series
+from gptjax.explain.sources import read_all
 from gptjax.explain.symptoms import symptoms
 from gptjax.explain.verdict import sentence, sentences
 from gptjax.system import files
@@ -45,20 +47,40 @@ def compare(
     Raises:
       UserError: for a run that cannot be read, or a label that no run has.
     """
-    for flag, path in (("--json", json), ("--html", html), ("--png", png)):
+    for flag, path in (("--json", json), ("--html", html)):
         files.check_folder_of(flag, path)
-    found = _told(_distinct([read_series(run) for run in runs]), device, peak)
+    files.check_picture("--png", png)
+    if png:
+        pyplot_for("--png", png)
+    found = read_all(runs, device=device, peak=peak)
     groups = grouped(found)
     comparisons = [_comparison(groups[0], other) for other in groups[1:]] or [_alone(found[0])]
-    for each in comparisons:
-        _print(each)
     if json:
         results = {"comparisons": [each.to_json() for each in comparisons]}
         files.write_atomically(Path(json), files.pretty_json(results))
     if html:
         title = " and ".join(each.label for each in found)
         sections = [section for each in comparisons for section in each.sections()]
-        files.write_atomically(Path(html), page(f"Why {title} differ", sections))
+        title = f"Why {title} differ" if len(found) > 1 else title
+        shown = [*sections, *_pictures(found)]
+        files.write_atomically(Path(html), page(title, shown))
+    if png:
+        drawn, _ = pictures.pictures(found, what=["losses"])
+        if not drawn:
+            raise UserError("--png", png, "no run has an evaluation after an update to be drawn")
+        files.write_atomically(Path(png), pictures.picture_file(drawn, png))
+    # After the files: whoever reads what is printed may close the pipe.
+    for each in comparisons:
+        _print(each)
+
+
+def _pictures(runs: Sequence[Series]) -> list[Section]:
+    """The runs drawn, as sections of a page; what is missing for it, where it cannot be done."""
+    try:
+        pyplot_for("--html", "a page with pictures")
+    except UserError as error:
+        return [Section("Not drawn", sentences=[str(error)])]
+    return pictures.sections(*pictures.pictures(runs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +89,7 @@ class Comparison:
 
     Attributes:
       runs: the runs.
-      headline: where they ended; "" for one.
+      headline: where they ended.
       found: the findings that were told, in order.
       tables: what differs, losses, time.
       equal: a line of what is equal.
@@ -88,7 +110,7 @@ class Comparison:
 
     def sections(self) -> list[Section]:
         """Of a page."""
-        said = (self.headline, *self.verdict) if self.headline else self.verdict
+        said = (self.headline, *self.verdict)
         shown = [Section("Verdict", sentences=said)]
         shown += [Section(each.caption, tables=(each,)) for each in self.tables]
         if self.not_known:
@@ -127,7 +149,7 @@ def _comparison(a: Group, b: Group) -> Comparison:
     runs = (a.series, b.series)
     pair = Pair(
         *runs,
-        spreads={each.series.label: each.spread for each in (a, b)},
+        spreads=_spreads(a, b),
     )
     context = _at_shorter_context(pair)
     if context is not None:
@@ -143,11 +165,25 @@ def _comparison(a: Group, b: Group) -> Comparison:
     )
 
 
+def _spreads(a: Group, b: Group) -> dict[str, float]:
+    """What the seed leaves open of each series; one run has what a run of the other group has."""
+    spreads = {}
+    for each, other in ((a, b), (b, a)):
+        is_known = math.isfinite(each.spread)
+        spreads[each.series.label] = each.spread if is_known else other.deviation
+    return spreads
+
+
 def _alone(series: Series) -> Comparison:
     """What one run tells by itself."""
     found = sorted(symptoms(series), key=lambda each: (each.rank, -each.size))
     return Comparison(
-        (series,), "", found, (tables.times([series]),), "", tables.not_known([series])
+        (series,),
+        sentence(headline_alone(series)),
+        found,
+        (tables.times([series]),),
+        "",
+        tables.not_known([series]),
     )
 
 
@@ -167,53 +203,9 @@ def _at_shorter_context(pair: Pair) -> tuple[str, Reading] | None:
     return longer.label, Reading(loss.mean, math.nan if loss.sem is None else loss.sem)
 
 
-def _distinct(runs: list[Series]) -> list[Series]:
-    """The runs, with labels that tell them apart."""
-    n_seen: dict[str, int] = {}
-    distinct = []
-    for run in runs:
-        n_seen[run.label] = n_seen.get(run.label, 0) + 1
-        number = n_seen[run.label]
-        label = run.label if number == 1 else f"{run.label} ({number})"
-        distinct.append(dataclasses.replace(run, label=label))
-    return distinct
-
-
-def _told(runs: list[Series], device: Sequence[str], peak: Sequence[str]) -> list[Series]:
-    """The runs, with the facts that the command line tells of them."""
-    facts: dict[str, dict[str, Fact]] = {run.label: {} for run in runs}
-    for label, name in _by_label("--device", device, facts):
-        facts[label]["device"] = Fact(name, "--device")
-        # nanoGPT's dtype on a card that has it, and what its own figure is over.
-        known = table_peak(name, "bfloat16")
-        if known is not None:
-            facts[label]["peak_flops_per_s"] = Fact(known, f"{name}'s peak for bfloat16, dense")
-    for label, words in _by_label("--peak", peak, facts):
-        try:
-            rate = float(words)
-        except ValueError:
-            rate = math.nan
-        if not 0 < rate < math.inf:
-            raise UserError("--peak", repr(words), "must be LABEL=TFLOPS", "Try --peak gpu=80.")
-        facts[label]["peak_flops_per_s"] = Fact(1e12 * rate, "--peak")
-    return [dataclasses.replace(run, facts={**run.facts, **facts[run.label]}) for run in runs]
-
-
-def _by_label(flag: str, given: Sequence[str], labels: Mapping[str, Any]) -> list[tuple[str, str]]:
-    pairs = []
-    for each in given:
-        label, equals, value = each.partition("=")
-        if not equals or label not in labels or not value:
-            rule = f"must be LABEL=VALUE with a label of {', '.join(labels)}"
-            raise UserError(flag, repr(each), rule)
-        pairs.append((label, value))
-    return pairs
-
-
 def _print(comparison: Comparison) -> None:
     console = Console(highlight=False, soft_wrap=False)
-    if comparison.headline:
-        console.print(printable(comparison.headline), markup=False)
+    console.print(printable(comparison.headline), markup=False)
     console.print()
     if not comparison.found:
         console.print("Nothing is striking about it.", markup=False)
@@ -223,13 +215,13 @@ def _print(comparison: Comparison) -> None:
         console.print(grid, markup=False)
     for table in comparison.tables:
         console.print()
-        console.print(_rich(table))
+        console.print(_rich(table) if table.rows else f"{table.caption}: nothing that is known.")
         if table is comparison.tables[0] and comparison.equal:
             console.print(printable(comparison.equal), markup=False)
     if comparison.not_known:
         console.print("\nNot known", markup=False)
         for words in comparison.not_known:
-            console.print("  " + printable(words), markup=False)
+            console.print(Padding(Text(printable(words)), (0, 0, 0, 2)))
 
 
 def _rich(table: Table) -> RichTable:

@@ -1,63 +1,220 @@
-"""Which device is used, why, and how fast it is: what to look at before a slow or a failed run."""
+"""This machine, looked over: what it has, whether it computes right, and what to set on it."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import os
 import platform
-import statistics
-import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from rich.console import Console
-from rich.table import Table
+import ml_collections
 
 import gptjax
-from gptjax.device import cards, memory, peak
+from gptjax.config.config import model_config
+from gptjax.data import token_files, whereabouts
 from gptjax.device import devices as devices_module
-from gptjax.system import cache, files, versions
+from gptjax.device import surroundings
+from gptjax.device.cores import Cores, candidates, usable_cores
+from gptjax.device.description import description
+from gptjax.device.features import features
+from gptjax.device.formula import formula_flops
+from gptjax.device.graphics import graphics, verdict
+from gptjax.device.known_run import known_run
+from gptjax.device.rates import dispatch_us, rates
+from gptjax.model.gpt import expected_parameters
+from gptjax.run.progress import duration
+from gptjax.speed import advice, machine_report
+from gptjax.speed.core_sweep import sweep
+from gptjax.speed.timing import Timing, Variant
+from gptjax.system import cache, files, room, versions
 from gptjax.system.command import run_script
-from gptjax.system.errors import RunError
+from gptjax.system.errors import RunError, UserError
 from gptjax.system.output import printable
 
-# What JAX, XLA, CUDA and gptjax itself heed.
-_HEEDED = ("CUDA_VISIBLE_DEVICES", "GPTJAX_", "JAX_", "XLA_")
+# Of the thirty that are promised; the rest is the start of Python and its end.
+_SECONDS = 27.5
+
+# An update that takes longer cannot be timed in turns within them.
+_LONGEST_UPDATE_SECONDS = 2.0
+
+# How long to look for other work, and how much of the machine it takes to disturb.
+_LISTENING_SECONDS = 0.3
+_DISTURBING_SHARE = 0.25
+
+# Where Linux keeps what it tells of the machine.
+_ROOT = Path("/")
+
+# Tiny Shakespeare's symbols; another text's hardly change an update's time.
+_N_SYMBOLS = 65
 
 
-def doctor(*, json: str | None) -> None:
-    """Prints what is installed, which devices there are, how fast the first one is and what is set.
+def doctor(config: ml_collections.ConfigDict, *, path: str, json: str | None, start: float) -> None:
+    """Prints what to set on this machine and what was found of it, the most important first.
+
+    `path` is the file of `config`, whose updates are timed; `start` is when the command began, by
+    time.perf_counter.
 
     Raises:
-      UserError: if the backend asked for is not there, or the folder of the file `json` is not.
-      RunError: if the device cannot do what is measured.
+      UserError: if the folder of the file `json`, or the recipe's token files, are not there.
+      RunError: if a device computes wrong numbers, or one that was promised cannot be used.
     """
+    until = start + _SECONDS
     files.check_folder_of("--json", json)
+    n_symbols = vocabulary(config.data.source)
     cache.keep_compiled_programs()
-    devices, why = devices_module.available_devices()
+    cores = usable_cores(_ROOT, affinity())
     found: dict[str, Any] = {
         "versions": installed(),
-        "devices": description(devices, why),
-        "settings": settings(os.environ),
+        "cores": {"words": cores.in_words(), **cores.to_json(), **others(cores)},
+        "features": features(_ROOT),
+        "settings": surroundings.settings(os.environ),
     }
-    print(", ".join(f"{name} {version}" for name, version in found["versions"].items()))
-    print(in_words(found["devices"]))
+    problems = []
+    with ThreadPoolExecutor(1) as pool:
+        unreachable = pool.submit(whereabouts.unreachable)
+        try:
+            measure(found, config, n_symbols, cores, path=path, until=until)
+        except (UserError, RunError) as error:
+            problems.append(str(error))
+        found["data"] = surroundings.data(unreachable.result())
+    problems += [run["words"] for run in found.get("test_run", []) if not run["is_right"]]
+    used = found["devices"]["platform"] if "devices" in found else ""
+    cards = verdict(graphics(_ROOT), versions.cuda_plugins(), used, os.environ)
+    found["graphics"] = list(cards.lines)
+    found["room"] = surroundings.free_room(_ROOT, Path(config.out_dir))
+    problems += [cards.lines[0]] if cards.is_broken else []
+    found["problems"] = problems
+    if json:
+        files.write_atomically(Path(json), files.pretty_json(found))
+    print("\n".join(printable(line) for line in machine_report.report(found)))
+    if problems:
+        raise RunError(problems[0])
+
+
+def measure(
+    found: dict[str, Any],
+    config: ml_collections.ConfigDict,
+    n_symbols: int,
+    cores: Cores,
+    *,
+    path: str,
+    until: float,
+) -> None:
+    """Adds to `found` what the devices are, how fast, and whether they compute right.
+
+    Raises:
+      UserError: if the backend asked for is not there.
+      RunError: if the device cannot do what is measured.
+    """
+    devices, why = devices_module.available_devices()
+    found["devices"] = described = description(devices, why)
     try:
+        say("how fast the device is")
         measured, microseconds = rates(devices[0]), dispatch_us(devices[0])
+        found["rates"] = [{**rate.to_json(), "words": rate.in_words()} for rate in measured]
+        found["dispatch_us"] = microseconds
+        by_type = {rate.what.rpartition(" ")[2]: rate.measured for rate in measured}
+
+        timings: list[Timing] = []
+        reason = why_not_timed(config, n_symbols, described["platform"], by_type["float32"])
+        try_out = functools.partial(make_known_run, found, devices[0])
+        if reason:
+            try_out()
+        else:
+            say(f"updates of {path} on some of the cores, as long as there is time")
+            chosen = variants(cores, config.model.dtype, by_type)
+            try:
+                timings = sweep(config, n_symbols, chosen, until=until, say=say, meanwhile=try_out)
+            except RunError as error:
+                reason = str(error)
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"{devices[0]} could not be measured: {reason}") from error
-    print_table(str(devices[0]), measured, microseconds)
-    for name, value in found["settings"].items():
-        print(printable(f"{name}: {'none' if value is None else value or '(empty)'}"))
-    if json:
-        found["rates"] = [rate.to_json() for rate in measured]
-        found["dispatch_us"] = microseconds
-        files.write_atomically(Path(json), files.pretty_json(found))
+    found["updates"] = {"config": path, "not_timed": reason, "timings": []}
+    found["updates"]["timings"] = [{**t.to_json(), "words": t.in_words()} for t in timings]
+    basis = advice.Measured(
+        platform=described["platform"],
+        config=path,
+        dtype=config.model.dtype,
+        max_iters=config.train.max_iters,
+        timings=timings,
+        rates=by_type,
+        dispatch_us=microseconds,
+        xla_flags=os.environ.get("XLA_FLAGS", ""),
+        is_busy=found["cores"]["is_busy"],
+    )
+    found["advice"] = advice.to_json(basis)
+
+
+def make_known_run(found: dict[str, Any], device: jax.Device) -> None:
+    """Adds to `found` whether the device computes right, and the CPU beside it."""
+    say("five updates whose losses are known")
+    beside = jax.devices("cpu")[:1] if found["devices"]["cpu_is_reachable"] else []
+    tried = [device, *(each for each in beside if each != device)]
+    found["test_run"] = [known_run(each).to_json() for each in tried]
+
+
+def why_not_timed(
+    config: ml_collections.ConfigDict, n_symbols: int, platform: str, rate: float
+) -> str:
+    """Why a recipe's updates are not timed on some of the cores; "" if they are.
+
+    `rate` is the FLOP/s of matrix products.
+    """
+    if platform != "cpu":
+        return "updates are made on the GPU; scripts/bench.py times them"
+    model = model_config(config, n_symbols)
+    n_flops = formula_flops(
+        n_layer=model.n_layer,
+        n_embd=model.n_embd,
+        block_size=model.block_size,
+        n_params=expected_parameters(model),
+        n_tokens=config.train.batch_size * model.block_size,
+    )
+    seconds = n_flops / rate
+    if seconds > _LONGEST_UPDATE_SECONDS:
+        return f"an update takes about {duration(seconds)}, too long for half a minute"
+    return ""
+
+
+def variants(cores: Cores, dtype: str, rates: Mapping[str, float]) -> list[Variant]:
+    """What is timed: all CPUs, fewer, and all in another type if its products are faster."""
+    # Elsewhere than on Linux a process cannot be kept to some of them.
+    sets = candidates(cores) if hasattr(os, "sched_setaffinity") else [()]
+    found = [Variant(cpus, dtype) for cpus in sets]
+    other = advice.other_dtype(dtype)
+    if advice.is_worth_trying(other, rates):
+        found.insert(2, Variant(sets[0], other))
+    return found
+
+
+def say(words: str) -> None:
+    """Tells what is under way."""
+    print(f"… {printable(words)}", flush=True)
+
+
+def affinity() -> list[int]:
+    """The CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(cache.n_cores()))
+
+
+def others(cores: Cores) -> dict[str, Any]:
+    """How many CPUs other programs keep at work just now, and whether that disturbs."""
+    busy = room.busy_cpus(_ROOT, seconds=_LISTENING_SECONDS)
+    return {"busy_cpus": busy, "is_busy": busy > _DISTURBING_SHARE * cores.n_online}
+
+
+def vocabulary(source: str) -> int:
+    """How many symbols a recipe's text has, or about as many."""
+    kind, _, folder = source.partition(":")
+    return token_files.read(folder).vocab_size if kind == "tokens" else _N_SYMBOLS
 
 
 def installed() -> dict[str, str]:
@@ -67,144 +224,6 @@ def installed() -> dict[str, str]:
         "Python": platform.python_version(),
         **{name: metadata.version(name) for name in versions.SUPPORTED},
         **versions.cuda_plugins(),
-    }
-
-
-def description(devices: list[jax.Device], why: str) -> dict[str, Any]:
-    """What the devices tell of themselves; None or 0 where they do not."""
-    device = devices[0]
-    is_cpu = device.platform == "cpu"
-    return {
-        **devices_module.machine(devices),
-        "why": why,
-        "processor": cache.processor(),
-        "compute_capability": getattr(device, "compute_capability", None),
-        "memory_bytes": memory.memory_bytes(device),
-        # Of a GPU, the runtime's: "PJRT C API cuda 13000".
-        "runtime": None if is_cpu else " ".join(device.client.platform_version.split()),
-        "cpu_is_reachable": is_cpu or _is_cpu_reachable(),
-    }
-
-
-def _is_cpu_reachable() -> bool:
-    try:
-        return bool(jax.devices("cpu"))
-    except RuntimeError:
-        return False
-
-
-def in_words(devices: dict[str, Any]) -> str:
-    """Two lines of text on devices, from their `description`."""
-    parts = [f"host {devices['processor']} with {devices['host_cores']} cores"]
-    if devices["memory_bytes"]:
-        parts.insert(0, f"{devices['memory_bytes'] / 2**30:.1f} GiB of memory")
-    if devices["compute_capability"]:
-        parts.insert(0, f"compute capability {devices['compute_capability']}")
-    if devices["runtime"]:
-        parts.append(devices["runtime"])
-    if not devices["cpu_is_reachable"]:
-        parts.append("no CPU backend beside it, where FLOPs are counted")
-    elif devices["platform"] != "cpu":
-        parts.append("the CPU backend beside it is there")
-    names = f"{devices['n_devices']} x {devices['platform']} ({devices['device']})"
-    return f"{names}: {devices['why']}\n{', '.join(parts)}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Rate:
-    """Something measured, beside NVIDIA's figure for the card, if it is in the table."""
-
-    what: str
-    unit: str
-    measured: float
-    data_sheet: float | None
-
-    @property
-    def share(self) -> float | None:
-        """The part of the data sheet's figure that was reached."""
-        return self.measured / self.data_sheet if self.data_sheet else None
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it with the share, as JSON has it."""
-        return {**dataclasses.asdict(self), "share": self.share}
-
-    def in_words(self) -> tuple[str, str, str, str]:
-        """A row of a table."""
-        return (
-            self.what,
-            _scaled(self.measured, self.unit),
-            _scaled(self.data_sheet, self.unit) if self.data_sheet else "",
-            f"{100 * self.share:.0f} %" if self.share else "",
-        )
-
-
-def rates(device: jax.Device) -> list[Rate]:
-    """How fast a device multiplies matrices, in each precision, and moves memory."""
-    kind = device.device_kind
-    products = [("float32", "highest", "float32"), ("bfloat16", "default", "bfloat16")]
-    if has_tf32(device):
-        products.insert(1, ("float32", "default", "TF32"))
-    seconds = 0.3
-    return [
-        Rate(
-            f"matrix product, {words}",
-            "FLOP/s",
-            peak.matmul_rate(device, dtype, precision=precision, seconds=seconds),
-            cards.table_peak(kind, dtype, precision=precision),
-        )
-        for dtype, precision, words in products
-    ] + [
-        Rate(
-            "memory, read and written",
-            "B/s",
-            peak.copy_rate(device, seconds=seconds),
-            cards.table_bandwidth(kind),
-        )
-    ]
-
-
-def has_tf32(device: jax.Device) -> bool:
-    """Whether it multiplies float32 as TF32 unless told otherwise: NVIDIA's, from Ampere on."""
-    return devices_module.compute_capability(device) >= devices_module.AMPERE
-
-
-def dispatch_us(device: jax.Device) -> float:
-    """Microseconds from the call of a compiled function that does next to nothing to its result."""
-    x = jax.device_put(np.float32(1), device)
-    add_one = jax.jit(lambda x: x + 1)
-    add_one(x).block_until_ready()
-    times = []
-    for _ in range(200):
-        start = time.perf_counter()
-        add_one(x).block_until_ready()
-        times.append(time.perf_counter() - start)
-    return 1e6 * statistics.median(times)
-
-
-def print_table(device: str, measured: list[Rate], dispatch_us: float) -> None:
-    """Prints what was measured."""
-    table = Table(device, "measured", "data sheet", "share")
-    for rate in measured:
-        table.add_row(*rate.in_words())
-    table.add_row("a call that does nothing", f"{dispatch_us:.1f} µs")
-    Console(highlight=False).print(table)
-
-
-def _scaled(value: float, unit: str) -> str:
-    """As data sheets have it: 134 GFLOP/s, 3.35 TB/s."""
-    prefix, scale = ("T", 1e12) if value >= 1e12 else ("G", 1e9)
-    return f"{value / scale:.4g} {prefix}{unit}"
-
-
-def settings(environment: Mapping[str, str]) -> dict[str, str | None]:
-    """Where things are kept between runs, None for nowhere, and the variables that change a run."""
-    kept = cache.folder()
-    return {
-        "cache": str(kept) if kept else None,
-        # As `keep_compiled_programs` has set it, or who runs the command.
-        "compiled programs": jax.config.values["jax_compilation_cache_dir"],
-        "data": environment.get("GPTJAX_DATA_DIR"),
-        **{name: environment[name] for name in sorted(environment) if name.startswith(_HEEDED)},
     }
 
 

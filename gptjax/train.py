@@ -47,9 +47,10 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
     cache.keep_compiled_programs()
     found, why = available_devices(requested.mesh.cpu_devices, requested.mesh.gpu_memory)
     run_dir = Path(requested.out_dir)
+    directory.check_place(run_dir)
     files.check_writable(run_dir)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(directory.locked(run_dir))
+        check_lock = stack.enter_context(directory.locked(run_dir))
         # What the run starts from and trains on.
         plan = resume_plan(requested, overrides)
         config, max_iters = plan.config, plan.config.train.max_iters
@@ -77,7 +78,7 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
         report = Report(log, display, ledger, plan, inputs, program)
         report.started(devices, why)
         checkpoints = stack.enter_context(Checkpoints(run_dir, keep=config.checkpoint.keep))
-        saver = Saver(checkpoints, plan, inputs, ledger, machine(devices))
+        saver = Saver(checkpoints, plan, inputs, ledger, machine(devices), check_lock)
         return Trainer(plan, program, saver, report, ledger, evaluated=log.evaluated).run()
 
 

@@ -1,15 +1,36 @@
-"""Says which device is used and why, and how fast it is: python scripts/doctor.py [--json FILE]."""
+"""Looks this machine over: python scripts/doctor.py [--config FILE] [--json FILE]."""
 
-from gptjax.system import command
+import time
+from pathlib import Path
+
+from gptjax.config import config_file
+from gptjax.config.config import validate_together
+from gptjax.system import command, files
+
+LAPTOP = Path(__file__).parents[1] / "configs" / "shakespeare_char.py"
 
 
 def main(argv: list[str]) -> None:
-    flags = command.Flags(description=__doc__)
+    start = time.perf_counter()
+    flags = command.Flags(description=__doc__, epilog="--config.NAME=VALUE changes a knob of it.")
+    flags.add_argument(
+        "--config", metavar="FILE", help="what to time; default: the README's recipe"
+    )
     flags.add_argument("--json", metavar="FILE", help="write what is found there as well")
-    arguments = flags.parse_all(argv)
+    overrides, others = config_file.split_overrides(argv)
+    arguments = flags.parse_all(others)
+    config = config_file.load_config(arguments.config or str(LAPTOP), overrides)
+    validate_together(config)
+    files.check_folder_of("--json", arguments.json)
+    print("looking this machine over, about half a minute", flush=True)
     from gptjax.doctor import doctor  # JAX is imported only once the flags are good
 
-    doctor(json=arguments.json)
+    doctor(
+        config,
+        path=arguments.config or "configs/shakespeare_char.py",
+        json=arguments.json,
+        start=start,
+    )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Modules that take too long for the moment before a commit, or start processes without importing
 # what does. Every other is quick, but for its slow tests, unless it imports one of STARTERS.
 NOT_QUICK = {"test_export_weights", "test_flops", "test_gpu_bench", "test_import_weights"}
-NOT_QUICK |= {"test_not_finite", "test_paths"}
+NOT_QUICK |= {"test_core_sweep", "test_not_finite", "test_paths"}
 STARTERS = {"forked", "multiprocessing", "subprocess"}
 
 

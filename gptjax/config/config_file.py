@@ -84,7 +84,8 @@ def split_overrides(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]
 def _config_of_file(path: str) -> ml_collections.ConfigDict:
     what_it_is = "A config is a Python file with get_config(); see configs/shakespeare_char.py."
     if not os.path.isfile(path):  # Path.is_file raises for a name that is too long.
-        raise UserError("--config", path, "no such file", what_it_is)
+        rule = "is no file" if os.path.exists(path) else "no such file"
+        raise UserError("--config", path, rule, what_it_is)
     if not path.endswith(".py"):
         raise UserError("--config", path, "is not a .py file", what_it_is)
     try:
@@ -97,6 +98,8 @@ def _config_of_file(path: str) -> ml_collections.ConfigDict:
         if get_config is None:
             raise UserError("--config", path, "has no get_config()", what_it_is)
         config = get_config()
+        if isinstance(config, ml_collections.FrozenConfigDict):
+            config = ml_collections.ConfigDict(config)  # Knobs are set from the command line, too.
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # A program, which may raise anything at all.
@@ -142,7 +145,7 @@ def _names(config: ml_collections.ConfigDict, section: str = "") -> Iterator[str
 
 def _place_of(error: BaseException, path: str) -> str:
     if isinstance(error, SyntaxError):
-        return f"{path}:{error.lineno}"
+        return f"{path}:{error.lineno}" if error.lineno else path
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
@@ -154,9 +157,9 @@ def _place_of(error: BaseException, path: str) -> str:
 def _reason(error: BaseException) -> str:
     # ml_collections' AttributeError and KeyError already carry "Did you mean ...?", behind a
     # list of all fields that would drown it.
-    text = str(error.args[0]) if error.args else str(error)
+    text = str(error.args[0]) if error.args and not isinstance(error, OSError) else str(error)
     text = re.sub(r' Other fields present: "\{.*\}"', "", text)
-    return f"{type(error).__name__}: {' '.join(text.split())}".rstrip(".")
+    return f"{type(error).__name__}: {' '.join(text.split())}".rstrip(".: ")
 
 
 def _check_name(flag: str, name: str) -> None:

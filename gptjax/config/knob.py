@@ -58,7 +58,7 @@ def between(default: int, low: int, high: int, meaning: str, **more: Any) -> Kno
 
 def one_of(default: str, choices: tuple[str, ...], meaning: str, **more: Any) -> Knob:
     """A word out of a few."""
-    rule = f"must be one of {', '.join(choices)}"
+    rule = "must be one of " + ", ".join(choice or '""' for choice in choices)
     return Knob(default, meaning, rule, choices.__contains__, **more)
 
 

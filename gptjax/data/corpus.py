@@ -90,8 +90,11 @@ def check_source(source: str) -> None:
         return
     if kind in ("text", "tfds", "tokens") and argument:
         return
-    hint = did_you_mean(source, ["tiny_shakespeare", "synthetic"])
-    hint = hint or f"For TFDS's: tfds:{source}; for a file: text:{source}."
+    if kind.lower() in ("text", "tfds", "tokens"):
+        hint = f"Write {kind.lower()}: and then what it is."
+    else:
+        hint = did_you_mean(source, ["tiny_shakespeare", "synthetic"])
+        hint = hint or f"For TFDS's: tfds:{source}; for a file: text:{source}."
     raise UserError(
         "data.source", source, f"unknown dataset; must be one of {', '.join(SOURCES)}", hint
     )
@@ -182,7 +185,8 @@ def check_lengths(splits: Splits, block_size: int) -> None:
                 f"needs {block_size + 1} tokens; {name} has {len(ids)}",
                 "Lower block_size or add text."
                 if name == "train"
-                else "Lower block_size, add text or raise --config.data.val_fraction.",
+                else "Lower block_size, add text or, unless it is in token files, raise "
+                "--config.data.val_fraction.",
             )
 
 
@@ -217,11 +221,22 @@ def _file_bytes(path: str) -> bytes:
         raise UserError("data.source", path, f"cannot be read: {reason}") from error
 
 
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file; one that may not be looked at is there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _tiny_shakespeare() -> bytes:
     """Tiny Shakespeare's bytes, checked: from GPTJAX_DATA_DIR, TFDS's folder or the network."""
     folder = os.environ.get("GPTJAX_DATA_DIR", "")
     path = Path(folder) / "tiny_shakespeare" / "input.txt"
-    if folder and path.exists():
+    if folder and not _is_missing(path):
         raw = _file_bytes(str(path))
         found = hashlib.sha256(raw).hexdigest()
         if found != SHAKESPEARE_SHA256:

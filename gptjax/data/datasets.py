@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import threading
@@ -71,6 +72,12 @@ def shakespeare_builder_text(url: str, sha256: str, size: int) -> bytes:
             "data", builder.data_path, "the copy prepared here is damaged", "Delete this folder."
         )
     return raw
+
+
+def prepared_shakespeare() -> Path:
+    """The folder in which TFDS keeps the file once it is prepared."""
+    data = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"  # TFDS's own default
+    return Path(data).expanduser() / "gptjax_tiny_shakespeare" / "1.0.0"
 
 
 def tfds_text(name: str) -> bytes:
@@ -175,7 +182,9 @@ def probe(url: str) -> None:
             # errors TFDS would retry for minutes.
             outcome.append(f"HTTP {error.code}" if error.code in (500, 502, 503, 504) else "")
         except Exception as error:
-            outcome.append(_one_line(error))
+            # What urllib wraps says more than "<urlopen error …>".
+            reason = getattr(error, "reason", error)
+            outcome.append(_one_line(reason if isinstance(reason, Exception) else error))
 
     # A name server that does not answer blocks for longer than any timeout given to urlopen.
     thread = threading.Thread(target=ask, daemon=True)

@@ -12,6 +12,7 @@ import jax
 import ml_collections
 
 from gptjax.system import versions
+from gptjax.system.cache import n_cores
 from gptjax.system.errors import UserError
 
 # NVIDIA's first architecture with bfloat16 and TF32 products, by its compute capability.
@@ -21,6 +22,15 @@ AMPERE = (8, 0)
 GPU_MEMORY = 0.75
 _MEMORY_VARIABLES = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 _SET_BY_USERS = (*_MEMORY_VARIABLES, "XLA_CLIENT_MEM_FRACTION")
+
+
+# JAX's settings that must be as they are by default, and why.
+_SETTINGS: dict[str, tuple[object, str]] = {
+    "jax_disable_jit": (False, "gptjax compiles what it computes"),
+    "jax_threefry_partitionable": (True, "a seed would draw other numbers"),
+    "jax_numpy_dtype_promotion": ("standard", "gptjax leaves types to JAX's promotion"),
+    "jax_transfer_guard": ("allow", "gptjax leaves transfers to JAX"),
+}
 
 
 def available_devices(
@@ -34,17 +44,14 @@ def available_devices(
     Raises:
       UserError: if the backend asked for is not there.
     """
-    if jax.config.values["jax_disable_jit"]:
-        raise UserError(
-            "JAX_DISABLE_JIT",
-            os.environ.get("JAX_DISABLE_JIT", ""),
-            "gptjax compiles what it computes",
-            "Unset it.",
-        )
+    _check_settings()
     if n_cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", n_cpu_devices)
     asked = os.environ.get("JAX_PLATFORMS", "")
     platforms = asked.split(",") if asked else []
+    # JAX looks at the variable's older name where the newer is not set.
+    older = "" if asked else os.environ.get("JAX_PLATFORM_NAME", "")
+    variable = "JAX_PLATFORM_NAME" if older else "JAX_PLATFORMS"
     if platforms and "cpu" not in platforms:
         jax.config.update("jax_platforms", ",".join([*platforms, "cpu"]))
     try:
@@ -53,19 +60,30 @@ def available_devices(
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            "JAX_PLATFORMS", asked, f"no such device here ({reason})", _remedy(platforms)
+            variable, asked or older, f"no such device here ({reason})", _remedy(platforms)
         ) from error
     wanted = platforms[0] if platforms else found[0].platform
     # JAX calls CUDA and ROCm devices alike "gpu".
     if wanted != found[0].platform and not (wanted != "cpu" and found[0].platform == "gpu"):
         raise UserError(
-            "JAX_PLATFORMS",
+            variable,
             asked,
             f"no {wanted} device here; have: {found[0].platform}",
             _remedy(platforms),
         )
-    why = f"JAX_PLATFORMS={asked}" if asked else "JAX's own choice; JAX_PLATFORMS sets another"
-    return found, why
+    why = "JAX's own choice; JAX_PLATFORMS sets another"
+    return found, f"{variable}={asked or older}" if asked or older else why
+
+
+def _check_settings() -> None:
+    """Raises UserError for one of JAX's own settings that gptjax does not work, or computes, with.
+
+    They are set in the environment, to look for bugs in other programs.
+    """
+    for name, (fitting, why) in _SETTINGS.items():
+        value = jax.config.values.get(name, fitting)
+        if value not in (fitting, None):
+            raise UserError(name.upper(), os.environ.get(name.upper(), value), why, "Unset it.")
 
 
 def choose_devices(found: list[jax.Device], config: ml_collections.ConfigDict) -> list[jax.Device]:
@@ -85,7 +103,7 @@ def choose_devices(found: list[jax.Device], config: ml_collections.ConfigDict) -
             "train.batch_size",
             config.train.batch_size,
             f"a micro-batch of {micro_batch} does not split over {n_devices} devices",
-            f"Use {below or above} or {above}, or --config.mesh.data=1.",
+            "Use " + (f"{below} or " if below else "") + f"{above}, or --config.mesh.data=1.",
         )
     return found[:n_devices]
 
@@ -129,13 +147,6 @@ def machine(devices: list[jax.Device]) -> dict[str, Any]:
         "n_devices": len(devices),
         "host_cores": n_cores(),
     }
-
-
-def n_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def compute_capability(device: jax.Device) -> tuple[int, int]:

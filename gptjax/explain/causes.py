@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,13 +44,21 @@ def same_settings(pair: Pair) -> Finding:
             values |= dict(groups=" and ".join(each.group for each in machines))
             return Finding("only_machine", values, gap, rank=0)
         return Finding("same_recipe", values, gap, rank=0)
-    seeds_known = pair.a.value("seed") is not None and pair.b.value("seed") is not None
-    if gap <= DEVICE_BOUND or (not seeds_known and not noise.is_passed_by(gap)):
+    # A seed of one program is another seed in another program.
+    is_one_seed = a.program == b.program and None not in (a.value("seed"), b.value("seed"))
+    if gap <= DEVICE_BOUND or (not is_one_seed and not noise.is_passed_by(gap)):
         return Finding("same_recipe_noise", values, gap, rank=0)
+    if a.program != b.program:
+        is_known = "seed" not in noise.unknown
+        kind = "suspected_bug_of_a_program" if is_known else "other_random_numbers"
+        return Finding(kind, values, math.inf if is_known else gap, rank=0)
     # With the seed the same, only what is not recorded, or a bug, takes them apart.
     parting = curves.first_parting(a, b, DEVICE_BOUND)
-    starts = [float(each.evaluations.val_E[0]) for each in (a, b)]
-    values |= dict(parting=parting or 0.0, a_start=starts[0], b_start=starts[1], a_path=a.path)
+    starts = [each.evaluations.val_E[each.evaluations.update_E == 0] for each in (a, b)]
+    if not all(map(len, starts)):
+        return Finding("suspected_bug_only", values, math.inf, rank=0)
+    values |= dict(parting=parting or 0.0, a_path=a.path)
+    values |= dict(a_start=float(starts[0][0]), b_start=float(starts[1][0]))
     can_replay = a.program == "gptjax"
     kind = "suspected_bug" if can_replay else "suspected_bug_in_a_log"
     return Finding(kind, values, math.inf, rank=0)
@@ -60,15 +68,12 @@ def _missing(pair: Pair) -> dict[str, Any]:
     """Who does not say which settings, the first few by name."""
     unknown = pair.settings.unknown
     labels = dict.fromkeys(label for lacking in unknown.values() for label in lacking)
-    names = [name.rpartition(".")[2] for name in unknown]
-    if len(names) > _FEW:
-        names = [*names[:_FEW], f"and {len(names) - _FEW} more"]
-    return dict(run=" and ".join(labels), names=", ".join(names))
+    return dict(run=" and ".join(labels), names=_some(unknown))
 
 
 def causes(pair: Pair) -> Finding:
     """The settings that differ: one alone is the cause of what is beyond noise, several are not."""
-    different, (at_a, at_b) = pair.settings.causes, pair.ends
+    different, (at_a, at_b) = pair.causes, pair.ends
     gap, noise = abs(at_b.val - at_a.val), pair.noise(at_a, at_b)
     values: dict[str, Any] = pair.labels | pair.gap(at_a, at_b)
     is_all_known = not any(name.startswith(_EXPERIMENT) for name in pair.settings.unknown)
@@ -115,13 +120,13 @@ def _experiments(pair: Pair, values: dict[str, Any]) -> Finding:
     changes = []
     params = (pair.a.value("parameters"), pair.b.value("parameters"))
     per_update = (pair.a.value("tokens_per_update"), pair.b.value("tokens_per_update"))
-    for each in pair.settings.causes:
+    for each in pair.causes:
         if each.group == "model size" and all(params):
             changes.append(_change("parameters", *params))
         elif each.group == "batch" and all(per_update):
             changes.append(_change("tokens_an_update", *per_update))
         else:
-            changes.append(_changed(each))
+            changes += _changed(each)
     changes.sort(key=lambda change: -change.size)
     parts = list(changes)
     for axis in ("tokens", "flops"):
@@ -136,11 +141,25 @@ def _experiments(pair: Pair, values: dict[str, Any]) -> Finding:
 _COUNTED = {"context": "model.block_size", "batch": "train.batch_size", "length": "train.max_iters"}
 
 
-def _changed(difference: Difference) -> Finding:
-    name = _COUNTED.get(difference.group)
-    if name is not None and name in difference.a:
-        return _change(difference.group, difference.a[name], difference.b[name])
-    return Finding("item", _sides(difference) | dict(group=difference.group))
+def _changed(difference: Difference) -> Iterator[Finding]:
+    """A ratio, if there is one; and a value that changed, or the names of several."""
+    counted, group = _COUNTED.get(difference.group, ""), difference.group
+    names = [name for name in difference.a if name != counted]
+    if counted in difference.a:
+        yield _change(group, difference.a[counted], difference.b[counted])
+        group = "schedule" if group == "length" else group
+    if len(difference.a) == 1 and names:
+        yield Finding("item", _sides(difference) | dict(group=group))
+    elif names:
+        yield Finding("item_names", dict(group=group, names=_some(names)))
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names of settings, the first few of them."""
+    words = [name.rpartition(".")[2] for name in names]
+    return ", ".join(
+        words if len(words) <= _FEW else [*words[:_FEW], f"and {len(words) - _FEW} more"]
+    )
 
 
 def _change(kind: str, a: float, b: float) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +28,32 @@ def findings(pair: Pair) -> list[Finding]:
     """All that can be said of two runs."""
     found = list(_about_both(pair))
     found += [*symptoms(pair.a), *symptoms(pair.b)]
+    found = [_placed(each, found) for each in found]
     return sorted(found, key=lambda each: (each.rank, -each.size))
+
+
+def _placed(finding: Finding, found: list[Finding]) -> Finding:
+    """The finding, where it is to be told among the others.
+
+    Where the losses are the same, what differs is time: it is told in the same breath. Overfitting
+    that makes more than half of a gap is told before the setting that led to it.
+    """
+    if found[0].kind in _SAME:
+        is_of_time = finding.topic == "times" or finding.kind.startswith("slower")
+        if finding is found[0] or is_of_time:
+            return dataclasses.replace(finding, topic="same", rank=0 if finding is found[0] else 1)
+    if (
+        finding.kind == "overfitted"
+        and found[0].kind in _ALONE
+        and finding.size > found[0].size / 2
+    ):
+        return dataclasses.replace(finding, rank=1)
+    return finding
+
+
+# Findings that the losses are the same; that one setting alone is different.
+_SAME = frozenset({"identical", "same_recipe", "only_machine"})
+_ALONE = frozenset({"only_one", "only_one_noise"})
 
 
 def headline(pair: Pair) -> Finding:
@@ -43,6 +69,17 @@ def headline(pair: Pair) -> Finding:
     return Finding(kind, pair.labels | pair.gap(at_a, at_b))
 
 
+def headline_alone(series: Series) -> Finding:
+    """Where one run ended."""
+    last = series.last
+    if last is None:
+        return Finding("no_loss_alone", dict(run=series.label))
+    evaluations = series.evaluations
+    values = dict(run=series.label, val=float(evaluations.val_E[last]))
+    values |= dict(train=float(evaluations.train_E[last]), update=float(evaluations.update_E[last]))
+    return Finding("ends_alone", values)
+
+
 def _about_both(pair: Pair) -> Iterator[Finding]:
     a, b, settings = pair.a, pair.b, pair.settings
     if settings.of("corpus"):
@@ -51,7 +88,7 @@ def _about_both(pair: Pair) -> Iterator[Finding]:
         return
     if a.last is None or b.last is None:
         return
-    if settings.causes:
+    if pair.causes:
         told = causes(pair)
         yield told
         if told.kind == "experiments":
@@ -80,21 +117,24 @@ def _gaps(pair: Pair) -> Iterator[Finding]:
         yield Finding(
             "best_gap", pair.labels | gap, abs(best_b.val - best_a.val), rank=4, topic="gaps"
         )
-    missed = []
+    missed = {}
     for axis in _AXES:
         meeting = curves.meet(pair.a, pair.b, axis)
         if meeting is None:
             continue
         if math.isnan(meeting.x):
-            missed.append(meeting)
+            missed[axis] = meeting
         elif not _is_at_both_ends(pair, axis, meeting.x) and not _is_as_updates(pair, axis):
             yield from at_equal(pair, axis)
-    if missed:
-        first = missed[0]
-        earlier = pair.b.label if first.later == pair.a.label else pair.a.label
-        values = dict(later=first.later, earlier=earlier, first=first.first, last=first.last)
-        both = {each.axis for each in missed} >= {"tokens", "flops"}
-        yield Finding("no_meeting" if both else f"no_meeting_{first.axis}", values, rank=5)
+    kinds = {axis: f"no_meeting_{axis}" for axis in missed}
+    if {"tokens", "flops"} <= missed.keys():
+        kinds = kinds | {"tokens": "no_meeting"}
+        del kinds["flops"]
+    for axis, kind in kinds.items():
+        each = missed[axis]
+        earlier = pair.b.label if each.later == pair.a.label else pair.a.label
+        values = dict(later=each.later, earlier=earlier, first=each.first, last=each.last)
+        yield Finding(kind, values, rank=5, topic="no meeting")
 
 
 def _is_as_updates(pair: Pair, axis: str) -> bool:
@@ -150,7 +190,7 @@ def _hardware(pair: Pair) -> Iterator[Finding]:
             ends.append(Finding(kind, dict(run=series.label, recipe=card.name, distance=distance)))
     if len(ends) == 2:
         yield Finding("hardware_recipes", values, rank=6, parts=tuple(ends))
-    elif pair.settings.causes:
+    elif {each.group for each in pair.causes} - {"precision"}:
         yield Finding("hardware_bound", values, rank=6)
 
 

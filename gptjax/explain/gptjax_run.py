@@ -43,9 +43,10 @@ def read_run(path: Path, label: str) -> Series:
       UserError: if there is no log, or no evaluation after an update in it.
     """
     log = path / "metrics.jsonl"
-    if not log.is_file():
-        raise UserError("run", path, "has no metrics.jsonl", "Give a run directory.")
     records = read_records(log)
+    if not records:
+        rule = "has no metrics.jsonl, or nothing in it"
+        raise UserError("run", path, rule, "Give a run directory.")
     told = _records(records, "eval", "step", "val_loss", "seconds")
     if not told:
         raise UserError("run", path, "has no evaluation yet")

@@ -19,13 +19,18 @@ class Group:
     Attributes:
       members: the runs.
       series: the run, or the members' mean: losses at equal updates, their errors those of a mean.
-      spread: what the seed leaves open of the mean of the last val, nats: the standard deviation
-        over the members, over the root of their number; NaN for one run.
+      deviation: standard deviation over seeds of the last val, nats; NaN for one run.
+      spread: what the seed leaves open of the series' last val, nats: the deviation over the root
+        of the number of members; NaN for one run.
     """
 
     members: tuple[Series, ...]
     series: Series
-    spread: float
+    deviation: float = math.nan
+
+    @property
+    def spread(self) -> float:
+        return self.deviation / math.sqrt(len(self.members))
 
 
 def grouped(runs: Sequence[Series]) -> list[Group]:
@@ -62,7 +67,7 @@ def _is_same_but_for_the_seed(a: Series, b: Series) -> bool:
 def _group(members: Sequence[Series]) -> Group:
     first = members[0]
     if len(members) == 1:
-        return Group((first,), first, math.nan)
+        return Group((first,), first)
     evaluations = [each.evaluations for each in members]
     train_ME = np.array([each.train_E for each in evaluations])
     val_ME = np.array([each.val_E for each in evaluations])
@@ -82,8 +87,7 @@ def _group(members: Sequence[Series]) -> Group:
         evaluations=mean,
         notes=(*first.notes, note),
     )
-    spread = float(val_ME[:, -1].std(ddof=1)) / math.sqrt(len(members))
-    return Group(tuple(members), series, spread)
+    return Group(tuple(members), series, float(val_ME[:, -1].std(ddof=1)))
 
 
 def _sem_of_mean(sems: list[np.ndarray]) -> np.ndarray:

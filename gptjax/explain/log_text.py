@@ -26,18 +26,15 @@ _ESCAPES = re.compile(
 
 # Quotes that an editor made smart, spaces that do not break, the minus sign; without a width: gone.
 # U+FFFD stands where bytes were no UTF-8: in Latin-1 mostly a space that does not break.
-_PLAIN = str.maketrans(
-    {
-        **dict.fromkeys("\u2018\u2019\u201a\u2032", "'"),
-        **dict.fromkeys("\u201c\u201d\u201e\u2033", '"'),
-        **dict.fromkeys("\u00a0\u2007\u2009\u202f\u3000\ufffd", " "),
-        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", None),
-        **dict.fromkeys("\u2028\u2029\u0085", "\n"),
-        "\u2212": "-",
-        "\x00": None,
-        "\x08": None,
-    }
-)
+_PLAIN = {
+    **dict.fromkeys("\u2018\u2019\u201a\u2032", "'"),
+    **dict.fromkeys("\u201c\u201d\u201e\u2033", '"'),
+    **dict.fromkeys("\u00a0\u2007\u2009\u202f\u3000\ufffd", " "),
+    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\x00\x08", ""),
+    **dict.fromkeys("\u2028\u2029\u0085", "\n"),
+    "\u2212": "-",
+}
+_NOT_PLAIN = re.compile(f"[{''.join(_PLAIN)}]")
 
 
 def pieces(path: Path) -> Iterator[str]:
@@ -97,10 +94,11 @@ def _encoding(first: bytes) -> str:
 def _plain(text: str) -> str:
     if "\x1b" in text:
         text = _ESCAPES.sub("", text)
-    if not text.isascii() or "\x00" in text or "\x08" in text:
-        text = text.translate(_PLAIN)
-    # A string as Python or JSON prints it.
-    return text.replace("\r", "\n").replace("\\n", "\n")
+    # A string as Python or JSON prints it has its newlines as two characters.
+    text = text.replace("\r", "\n").replace("\\n", "\n")
+    if text.isascii() and "\x00" not in text and "\x08" not in text:
+        return text
+    return _NOT_PLAIN.sub(lambda match: _PLAIN[match[0]], text)
 
 
 def _printed(raw: bytes) -> str | None:

@@ -51,13 +51,19 @@ BATCH = ("batch_size", "gradient_accumulation_steps", "block_size")
 # By name, something of the type that the setting has.
 _KINDS = {**_DEFAULTS, "device": "", "dtype": ""}
 
+# What torch knows; another word was run into the next.
+_WORDS = {"device": r"(?:cpu|cuda|mps|xpu)(?::[0-9]{1,3})?", "dtype": "(?:b?float16|float32)"}
+
 # Beyond it no setting makes sense and float64 is not exact.
 _LARGEST = 1 << 53
+
+# Headers of which a run has one.
+_STARTS = ("scratch", "resumed", "pretrained")
 
 # What a chat or an editor puts before a line: quotes, bullets, numbers.
 _PREFIX = re.compile(r"[\s>|*`•·–—-]{0,80}(?:[0-9]{1,5}[.):]?\s{1,20})?")
 _COMMENTED = re.compile(_PREFIX.pattern + r"#[#\s]{0,20}")
-_ANOTHER = re.compile(rf"(?<![\w.-])(?:{'|'.join(NAMES)})\s{{0,9}}=(?!=)", re.ASCII)
+_ANOTHER = re.compile(rf"(?:{'|'.join(NAMES)})\s{{0,9}}=(?!=)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,22 +94,31 @@ class Config:
     def add(self, line: Header | Setting) -> None:
         """Takes one line in."""
         if isinstance(line, Header):
+            if line.kind in _STARTS:
+                self.headers = {k: v for k, v in self.headers.items() if k not in _STARTS}
             self.headers[line.kind] = line.value
             return
         name, before, text = line.name, line.before, line.value
-        if _COMMENTED.fullmatch(before):
+        if _COMMENTED.fullmatch(before) or before.endswith("--"):  # A flag in a command line.
             return
-        if is_override := before.rstrip().endswith("Overriding:"):
+        if before.rstrip().endswith("Overriding:"):
             self.has_override = True
             self.told[name] = _overridden(name, text)
             return
+        self.has_file = True
         # Two settings on a line, or one within other words: what is said cannot be told apart.
         is_line = _PREFIX.fullmatch(before) and not _ANOTHER.search(text)
-        self.has_file |= bool(is_line and not is_override)
         self.told[name] = _assigned(name, text) if is_line else None
 
-    def __bool__(self) -> bool:
-        return bool(self.headers or self.told)
+    @property
+    def start(self) -> str:
+        """How its run begins, one of _STARTS; "" if that is not told."""
+        return next((kind for kind in _STARTS if kind in self.headers), "")
+
+    @property
+    def is_start(self) -> bool:
+        """Whether a process begins here, and not merely somebody speaks of settings."""
+        return self.has_override or bool({*_STARTS, "config", "tokens"} & set(self.headers))
 
     @property
     def is_read(self) -> bool:
@@ -144,7 +159,7 @@ class Config:
             if product != tokens:
                 return f"with them an update has {product:,} tokens, the log says {tokens:,}"
         n_params = self.formula_params(values)
-        if is_assumed(*SHAPE) and n_params is not None and not self.agrees(n_params):
+        if is_assumed(*SHAPE) and n_params is not None and not self.agrees(n_params, values):
             return f"with them it has {n_params:,} parameters, the log says otherwise"
         for name, divisor in (("eval_interval", seen.steps), ("log_interval", seen.iterations)):
             if is_assumed(name) and divisor % values[name].value:
@@ -186,10 +201,11 @@ class Config:
         shape.pop("n_head")
         return nanogpt_params(**shape, vocab_size=self.vocab_size)
 
-    def agrees(self, n_params: int) -> bool:
-        """Whether the printed figure, if there is one, may be a rounding of this."""
-        printed = self.printed_params
-        return printed is None or abs(printed - n_params) < 5_001
+    def agrees(self, n_params: int, values: Mapping[str, Fact]) -> bool:
+        """Whether the figures that are printed, if any are, are of so many parameters."""
+        printed, counted = self.printed_params, self.counted_params(values)
+        is_rounded = printed is None or abs(printed - n_params) < 5_001
+        return is_rounded and counted in (None, n_params)
 
     def _count(self, kind: str) -> int | None:
         count = int(self.headers.get(kind, "0").replace(",", ""))
@@ -199,7 +215,8 @@ class Config:
 def _overridden(name: str, text: str) -> Any:
     """The value of an `Overriding:` line: text is printed without quotes, nothing has a space."""
     word = (text.split() or [""])[0]
-    return _checked(name, word if isinstance(_KINDS[name], str) else _literal(word))
+    is_text = isinstance(_KINDS[name], str)
+    return _checked(name, (word or None) if is_text else _literal(word))
 
 
 def _assigned(name: str, text: str) -> Any:
@@ -229,4 +246,4 @@ def _checked(name: str, value: Any) -> Any:
         value = float(value)
     if type(value) is not kind or (kind in (int, float) and not 0 <= value < _LARGEST):
         return None
-    return value
+    return value if name not in _WORDS or re.fullmatch(_WORDS[name], value) else None

@@ -18,6 +18,7 @@ _TRAIN_PY = "nanoGPT's train.py"
 
 # Of data/shakespeare_char, which is Tiny Shakespeare with its 65 characters, 90 % of it to train.
 _SHAKESPEARE = ("shakespeare_char", 65)
+_SHAKESPEARE_TRAIN_TOKENS = 1_003_854  # Its prepare.py prints it.
 
 
 def facts_of(config: Config, values: Mapping[str, Fact]) -> tuple[dict[str, Fact], list[str]]:
@@ -50,14 +51,12 @@ def facts_of(config: Config, values: Mapping[str, Fact]) -> tuple[dict[str, Fact
 def _schedule(values: Mapping[str, Fact]) -> dict[str, Fact]:
     """Without a decay nanoGPT has no warmup either; gptjax writes 0 where both horizons are one."""
     decays, horizon = values.get("decay_lr"), values.get("lr_decay_iters")
-    if decays is None:
-        return {} if horizon is None else {"optim.lr_decay_iters": horizon}
-    if not decays.value:
+    if decays is not None and not decays.value:
         return {
             "optim.schedule": Fact("constant", "decay_lr=False"),
             "optim.warmup_iters": Fact(0, "decay_lr=False"),
         }
-    facts = {"optim.schedule": Fact("cosine", decays.how)}
+    facts = {} if decays is None else {"optim.schedule": Fact("cosine", decays.how)}
     if horizon is not None:
         end = values.get("max_iters")
         is_one = end is not None and horizon.value == end.value
@@ -86,6 +85,7 @@ def _corpus(config: Config, values: Mapping[str, Fact]) -> dict[str, Fact]:
     if dataset is not None and (dataset.value, vocab_size) == _SHAKESPEARE:
         how = f"nanoGPT's {dataset.value}, by its name"
         facts["corpus"] = facts["data.source"] = Fact("tiny_shakespeare", how)
+        facts["train_tokens"] = Fact(_SHAKESPEARE_TRAIN_TOKENS, how)
     elif dataset is not None:
         facts["corpus"] = dataset
     return facts
@@ -122,11 +122,11 @@ def _parameters(config: Config, values: Mapping[str, Fact], notes: list[str]) ->
     """Without position embeddings: by formula, else counted, else as printed."""
     n_params, counted = config.formula_params(values), config.counted_params(values)
     printed = config.printed_params
-    if n_params is not None and config.agrees(n_params):
+    if n_params is not None and config.agrees(n_params, values):
         return {"parameters": Fact(n_params, "formula, of shape and vocabulary")}
     if n_params is not None:
-        notes.append(f"its settings make {n_params:,} parameters, it says {printed:,.0f}")
-    if counted is not None and counted > 0 and config.agrees(counted):
+        notes.append(f"its settings make {n_params:,} parameters, its log counts others")
+    if counted is not None and counted > 0 and config.agrees(counted, values):
         return {"parameters": Fact(counted, "decayed and not, without block_size × n_embd")}
     if printed is not None:
         return {"parameters": Fact(printed, "log, rounded to 10,000")}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 # nanoGPT's settings that something follows from; others (wandb_project, …) are not looked at.
 NAMES = (
@@ -16,8 +16,7 @@ NAMES = (
 ).split()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Iteration:
+class Iteration(NamedTuple):
     """`iter N: loss …`: update N + 1 is made, `loss` is of its batch; NaN is what was not told.
 
     `mfu` is a fraction, over an A100's peak.
@@ -29,8 +28,7 @@ class Iteration:
     mfu: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """`step N: train loss …, val loss …`, after N updates."""
 
     number: int
@@ -38,21 +36,18 @@ class Evaluation:
     val: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Torn:
+class Torn(NamedTuple):
     """What begins as one of these lines and does not go on as one."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """One of the lines before the first evaluation: a key of _HEADERS and what it tells."""
 
     kind: str
     value: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """`NAME =` in a text, with what stands before and after it on its line."""
 
     name: str
@@ -84,11 +79,15 @@ def _words(text: str) -> str:
     )
 
 
-_DATA = (
-    r"(?<![A-Za-z_])(?:"
-    + _words(r"iter COUNT : loss NUMBER , time NUMBER~ms(?: , mfu NUMBER~%)?|")
-    + _words(r"step COUNT : train loss NUMBER , val loss NUMBER|")
-    + _words(r"(?:iter|step) [0-9]{1,40}~:)")
+# All alternatives begin with a letter that is searched for quickly: to look back costs less there.
+_DATA = "|".join(
+    (
+        _words(r"iter COUNT : loss NUMBER , time NUMBER~ms(?: , mfu NUMBER~%)?"),
+        _words(r"step COUNT : train loss NUMBER , val loss NUMBER"),
+        # Others print `global_step 7: …`.
+        r"iter(?<![A-Za-z_]iter)" + _words(r" [0-9]{1,40}~:"),
+        r"step(?<![A-Za-z_]step)" + _words(r" [0-9]{1,40}~:"),
+    )
 )
 
 _HEADERS = {
@@ -110,11 +109,15 @@ _NAME = _FIRST_HEADER + len(_KINDS)
 
 _BODY = re.compile(_DATA, re.ASCII)
 _ALL = re.compile(
-    "|".join([_DATA, *_HEADERS.values(), rf"(?<![\w.-])({'|'.join(NAMES)})[ \t]{{0,40}}=(?!=)"]),
-    re.ASCII,
+    "|".join([_DATA, *_HEADERS.values(), f"({'|'.join(NAMES)}){_GAP}=(?!=)"]), re.ASCII
 )
+_DIGIT_NEXT = re.compile(_GAP + "[0-9.]", re.ASCII)
+
 # Where none of them is, only data need be looked for, which is faster.
 _HEADER_WORDS = ("verriding", "vocab_size", "parameter", "nitializing", "esuming", "tokens per")
+
+# What is looked through at once, and how much of a text that begins within a header.
+_WINDOW, _BEGINNING = 1 << 15, 1 << 22
 
 # No match is longer than this, nor what is looked at before and after it.
 _LONGEST, _LOOKED_AT = 4096, 512
@@ -128,25 +131,31 @@ _LARGEST = 1 << 53
 
 def lines_of(pieces: Iterable[str]) -> Iterator[Line]:
     """What nanoGPT printed, in the order of the text, whose pieces may be cut anywhere."""
-    text, position, has_data = "", 0, False
-    for piece in _ended(pieces):
-        text += piece or ""
-        end = len(text) if piece is None else max(position, len(text) - _LONGEST)
-        is_head = not has_data or any(word in text for word in _HEADER_WORDS)
-        for match in (_ALL if is_head else _BODY).finditer(text, position):
+    text, position, n_read = "", 0, 0
+    is_header, has_data = False, False
+    for window in _windows(pieces):
+        text += window or ""
+        n_read += len(window or "")
+        end = len(text) if window is None else max(position, len(text) - _LONGEST)
+        is_beginning = not has_data and n_read <= _BEGINNING
+        may_have_header = is_header or is_beginning or any(word in text for word in _HEADER_WORDS)
+        for match in (_ALL if may_have_header else _BODY).finditer(text, position):
             if match.start() >= end:
                 break
             position = match.end()
-            line = _line(match, is_cut=piece is None and position == len(text))
-            has_data |= isinstance(line, Iteration | Evaluation)
+            line = _line(match, is_cut=window is None and position == len(text))
+            is_header = type(line) in (Header, Setting)
+            has_data |= type(line) in (Iteration, Evaluation)
             yield line
         position = max(position, end)
         dropped = max(0, position - _LOOKED_AT)
         text, position = text[dropped:], position - dropped
 
 
-def _ended(pieces: Iterable[str]) -> Iterator[str | None]:
-    yield from pieces
+def _windows(pieces: Iterable[str]) -> Iterator[str | None]:
+    for piece in pieces:
+        for start in range(0, len(piece), _WINDOW):
+            yield piece[start : start + _WINDOW]
     yield None
 
 
@@ -160,7 +169,9 @@ def _line(match: re.Match[str], *, is_cut: bool) -> Line:
     if match[5] is not None:
         number, val = _count(match[5]), match[7]
         n_decimals = len(val.partition(".")[2])
-        is_torn = is_cut and val[-1].isdigit() and n_decimals < _DECIMALS
+        # A number may have been broken at the end of a line, too.
+        is_cut = is_cut or _DIGIT_NEXT.match(match.string, match.end()) is not None
+        is_torn = is_cut and not val[-1].isalpha() and n_decimals < _DECIMALS
         told = Evaluation(number, _number(match[6]), _number(val))
         return told if number <= _LARGEST and not is_torn else Torn()
     if match.lastindex is None:
@@ -170,6 +181,8 @@ def _line(match: re.Match[str], *, is_cut: bool) -> Line:
     text, start, end = match.string, match.start(), match.end()
     before = text[max(0, start - _LOOKED_AT) : start].rpartition("\n")[2]
     value = text[end : end + _LOOKED_AT].partition("\n")[0]
+    if "\n" in match[0]:
+        value = ""  # A line was broken here: what is left of it may be more than the value.
     return Setting(match[_NAME], before, value)
 
 

@@ -11,43 +11,45 @@ import numpy as np
 from gptjax.explain.log_text import pieces
 from gptjax.explain.nanogpt_config import Config, Seen
 from gptjax.explain.nanogpt_facts import facts_of
-from gptjax.explain.nanogpt_lines import Evaluation, Iteration, Torn, lines_of
+from gptjax.explain.nanogpt_lines import Evaluation, Header, Iteration, Torn, lines_of
 from gptjax.explain.nanogpt_times import Clock
 from gptjax.explain.recipes import with_recipe
 from gptjax.explain.series import Evaluations, Fact, Series, Updates
 from gptjax.system.errors import UserError
 
 # More iterations than any nanoGPT run prints; of more every second is let go.
-_MOST_LINES = 1 << 22
+_MOST_ROWS = 1 << 22
 
 
 class _Table:
-    """Numbered rows of floats in the order of the text."""
+    """Rows of floats in the order of the text, each with its number first."""
 
     def __init__(self, n_columns: int):
-        self.columns = [array("d") for _ in range(1 + n_columns)]
-        self.every = 1
+        self._n_columns, self._values = n_columns, array("d")
+        self.last = self.highest = -1
+        self.every, self._n_rows = 1, 0
 
     def __len__(self) -> int:
-        return len(self.columns[0])
+        return len(self._values) // self._n_columns
 
     def append(self, *row: float) -> None:
-        """One row; its number first."""
-        for column, value in zip(self.columns, row, strict=True):
-            column.append(value)
-        if len(self) >= _MOST_LINES:
+        """One row more."""
+        self.last = int(row[0])
+        self.highest = max(self.highest, self.last)
+        self._n_rows += 1
+        if self._n_rows % self.every:
+            return
+        self._values.extend(row)
+        if len(self._values) >= _MOST_ROWS * self._n_columns:
             self.every *= 2
-            self.columns = [column[1::2] for column in self.columns]
+            half = np.array(self._values).reshape(-1, self._n_columns)[1::2]
+            self._values = array("d", half.tobytes())
 
-    def last(self) -> int:
-        """The number of the last row; -1 if there is none."""
-        return int(self.columns[0][-1]) if self else -1
-
-    def by_number(self) -> list[np.ndarray]:
+    def by_number(self) -> tuple[np.ndarray, ...]:
         """The columns in the order of their numbers; of rows with one number the last."""
-        number = np.array(self.columns[0])[::-1]
-        _, index = np.unique(number, return_index=True)
-        return [np.array(column)[::-1][index] for column in self.columns]
+        rows = np.array(self._values).reshape(-1, self._n_columns)[::-1]
+        _, index = np.unique(rows[:, 0], return_index=True)
+        return tuple(rows[index].T.copy())
 
 
 class _Run:
@@ -55,101 +57,108 @@ class _Run:
 
     def __init__(self, config: Config):
         self.config = config
-        self.iterations = _Table(3)
-        self.evaluations = _Table(2)
+        self.iterations, self.evaluations = _Table(4), _Table(3)
         self.resumed: list[int] = []
         self.n_back = 0
 
     def add(self, line: Iteration | Evaluation) -> None:
-        """Takes a line; one whose number is lower than that before it goes back."""
+        """Takes a line; one whose number is lower than that of the line before it goes back."""
         if isinstance(line, Iteration):
-            self.n_back += line.number < self.iterations.last()
+            self.n_back += line.number < self.iterations.last
             self.iterations.append(line.number, line.loss, line.ms, line.mfu)
         else:
-            self.n_back += line.number < self.evaluations.last()
+            self.n_back += line.number < self.evaluations.last
             self.evaluations.append(line.number, line.train, line.val)
 
-    @property
-    def has_lines(self) -> bool:
-        return bool(self.iterations or self.evaluations)
+    def resume(self, config: Config, number: int) -> None:
+        """A new process goes on with it, from `number`; what its header tells counts."""
+        self.resumed.append(number)
+        self.iterations.last = self.evaluations.last = -1
+        if config.told or config.is_read:
+            self.config = config
 
     def completeness(self) -> int:
-        """2: it came to its end, or that is not told; 1: it has an evaluation after an update."""
-        if not any(self.evaluations.columns[0]):
+        """2: it came to its end, or where that is is not told; 1: it trained and evaluated; 0."""
+        if self.evaluations.highest <= 0:
             return 0
         end = self.config.told.get("max_iters")
-        last = max(self.iterations.last(), self.evaluations.last())
+        last = max(self.iterations.highest, self.evaluations.highest)
         return 2 if end is None or last >= end else 1
 
 
 class _Log:
-    """The runs of a log as they come; one is kept."""
+    """The runs of a log as they come, the last whole one of which is kept."""
 
     def __init__(self) -> None:
-        self.run = self.kept = _Run(Config())
-        self.header = self.run.config  # What the next line's run is told to be.
-        self.n_runs = self.n_torn = self.kept_number = 0
+        self.run: _Run | None = None
+        self.kept: _Run | None = None
+        self.n_runs = self.n_torn = self._kept_number = 0
+        self._header, self._is_header_used = Config(), False
 
     def read(self, path: Path) -> None:
         """Takes all lines in."""
         for line in lines_of(pieces(path)):
-            if isinstance(line, Torn):
-                self.n_torn += 1
-            elif isinstance(line, Iteration | Evaluation):
+            if isinstance(line, Iteration | Evaluation):
                 self._add(line)
+            elif isinstance(line, Torn):
+                self.n_torn += 1
             else:
-                if self.header is self.run.config and self.run.has_lines:
-                    self.header = Config()
-                self.header.add(line)
+                is_config = isinstance(line, Header) and line.kind == "config"
+                # Of another process: of a later run, or of the same where there are several.
+                if self._is_header_used or (is_config and self._header.told):
+                    self._header = Config()
+                self._is_header_used = False
+                self._header.add(line)
         self._end_run()
 
     def _add(self, line: Iteration | Evaluation) -> None:
-        run, header = self.run, self.header
-        if run.has_lines and header is not run.config:
-            is_same = "resumed" in header.headers or (
-                "scratch" not in header.headers and line.number > 0
-            )
-            if is_same and header:
-                run.resumed.append(line.number)
-                run.config = header if header.is_read or not run.config else run.config
-                self.header = run.config
-        elif "resumed" in header.headers and not run.has_lines:
-            run.resumed.append(line.number)
-        table = run.iterations if isinstance(line, Iteration) else run.evaluations
-        if self.header is not run.config or (line.number == 0 and table.last() > 0):
-            self._end_run()
-            self.run = run = _Run(Config() if self.header is run.config else self.header)
-            self.header = run.config
+        run, header = self.run, self._header
+        if run is None:
+            run = self._begin_run(header)
+            if header.start == "resumed":
+                run.resume(header, line.number)
+        elif not self._is_header_used and header.is_start:
+            if header.start == "resumed" or (not header.start and line.number > 0):
+                run.resume(header, line.number)
+            else:
+                run = self._begin_run(header)
+        elif line.number == 0:
+            # No header stands between them.
+            table = run.iterations if isinstance(line, Iteration) else run.evaluations
+            run = self._begin_run(Config()) if table.last > 0 else run
+        self._is_header_used = True
         run.add(line)
 
-    def _end_run(self) -> None:
-        """Of several the last one that is whole is kept."""
-        if not self.run.has_lines:
-            return
+    def _begin_run(self, config: Config) -> _Run:
+        self._end_run()
+        self.run = _Run(config)
         self.n_runs += 1
-        if self.n_runs == 1 or self.run.completeness() >= self.kept.completeness():
-            self.kept, self.kept_number = self.run, self.n_runs
+        return self.run
 
-    def notes(self) -> list[str]:
+    def _end_run(self) -> None:
+        run, kept = self.run, self.kept
+        if run is not None and (kept is None or run.completeness() >= kept.completeness()):
+            self.kept, self._kept_number = run, self.n_runs
+
+    def notes(self, run: _Run) -> list[str]:
         """What is to be known of how it was read."""
-        run, notes = self.kept, []
+        notes = []
         if self.n_runs > 1:
+            kind = ("", " that has an evaluation, none is whole", " that is whole")
             notes.append(
-                f"{self.n_runs} runs are in the log, one after another; this is number "
-                f"{self.kept_number}, the last that is whole"
+                f"{self.n_runs:,} runs are in the log, one after another; this is number "
+                f"{self._kept_number:,}, the last{kind[run.completeness()]}"
             )
         if run.resumed:
             places = ", ".join(f"{number:,}" for number in run.resumed[:3])
             more = f" and {len(run.resumed) - 3} times more" if len(run.resumed) > 3 else ""
             notes.append(f"it was resumed at update {places}{more}")
-        if run.resumed or run.n_back:
-            notes.append("of lines with the same number the last one counts")
-        if run.n_back > len(run.resumed):
+        if run.n_back:
             notes.append("its lines go back to lower numbers without saying why")
         if self.n_torn:
-            notes.append(f"{self.n_torn:,} of its lines are torn and were left out")
+            notes.append(f"{self.n_torn:,} of the log's lines are torn and were left out")
         if run.iterations.every > 1:
-            notes.append(f"of its iterations every {run.iterations.every}th was read")
+            notes.append(f"of its iterations one in {run.iterations.every} was read")
         return notes
 
 
@@ -162,15 +171,17 @@ def read_log(path: Path, label: str) -> Series:
     log = _Log()
     log.read(path)
     run = log.kept
-    if not run.has_lines:
-        n_torn = f"but for {log.n_torn:,} torn ones " if log.n_torn else ""
-        raise UserError(
-            "log",
-            path,
-            f"has no line of nanoGPT's, {n_torn}neither `step N: train loss …, val loss …` nor "
-            "`iter N: loss …, time …ms`",
-            "Give what nanoGPT's train.py printed, or a run directory of gptjax.",
+    if run is None:
+        what = (
+            f"whole line of nanoGPT's; {log.n_torn:,} are torn"
+            if log.n_torn
+            else (
+                "line of nanoGPT's: neither `step N: train loss …, val loss …` nor "
+                "`iter N: loss …, time …ms`"
+            )
         )
+        fix = "Give what nanoGPT's train.py printed, or a run directory of gptjax."
+        raise UserError("log", path, f"has no {what}", fix)
     step_E, train_E, val_E = run.evaluations.by_number()
     number_U, loss_U, ms_U, mfu_U = run.iterations.by_number()
     seen = Seen(
@@ -181,7 +192,9 @@ def read_log(path: Path, label: str) -> Series:
     )
     values, problem = run.config.values(seen)
     facts, notes = facts_of(run.config, values)
-    notes = log.notes() + notes
+    notes = log.notes(run) + notes
+    if len(step_E) < len(run.evaluations) or len(number_U) < len(run.iterations):
+        notes.append("of lines with the same number the last one counts")
     if problem:
         notes.append(f"nanoGPT's defaults are not taken for what it does not say: {problem}")
     for name, loss_X, number_X in (("val", val_E, step_E), ("loss", loss_U, number_U + 1)):

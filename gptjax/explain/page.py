@@ -91,13 +91,14 @@ svg{{display:block;width:100%;height:auto}}
 svg *{{stroke-linejoin:round;stroke-linecap:butt}}
 .scroll{{overflow-x:auto;margin:1rem 0}}
 .scroll:focus-visible{{outline:2px solid var(--accent);outline-offset:2px}}
-table{{border-collapse:collapse;font-variant-numeric:tabular-nums;overflow-wrap:normal}}
+table{{border-collapse:collapse;font-variant-numeric:tabular-nums;overflow-wrap:normal;font-size:.95rem}}
 caption{{text-align:left;color:var(--faint);padding:.25rem 0}}
+caption span{{display:block;max-width:calc(100vw - 2rem)}}
 th,td{{text-align:left;vertical-align:top;padding:.3rem .75rem .3rem 0;
-border-bottom:1px solid var(--grid);max-width:22rem}}
-thead th{{white-space:nowrap}}
+border-bottom:1px solid var(--grid);white-space:nowrap}}
 th{{font-weight:600}}
-.number{{text-align:right;white-space:nowrap}}
+.number{{text-align:right}}
+.long{{white-space:normal;min-width:12rem;max-width:24rem}}
 @media print{{body{{max-width:none}}section{{break-inside:avoid}}}}
 """.strip().replace("\n", "")
 
@@ -167,13 +168,9 @@ def _table(table: Table, name: str) -> Iterator[str]:
     """A table in a box of its own, which scrolls where it is wider than the screen."""
     # Who uses a keyboard reaches the box by Tab, and scrolls it with the arrows.
     yield f'<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0"><table>'
-    yield f'<caption id="{name}">{_text(table.caption)}</caption>'
-    # A column stands as its cells do: most of them numbers, or not.
-    cells = list(zip(*table.rows, strict=True)) or [()] * len(table.columns)
-    stands = [""] + [
-        ' class="number"' if 2 * sum(map(_is_number, column)) > len(column) else ""
-        for column in cells[1:]
-    ]
+    yield f'<caption id="{name}"><span>{_text(table.caption)}</span></caption>'
+    stands = [_column_class(cells) for cells in zip(*table.rows, strict=True)]
+    stands = ["", *stands[1:]] if stands else [""] * len(table.columns)
     heads = [
         f'<th scope="col"{where}>{_text(head)}</th>' if head else "<td></td>"
         for head, where in zip(table.columns, stands, strict=True)
@@ -187,5 +184,8 @@ def _table(table: Table, name: str) -> Iterator[str]:
     yield "</tbody></table></div>"
 
 
-def _is_number(cell: str) -> bool:
-    return _NUMBER.fullmatch(cell) is not None
+def _column_class(cells: Sequence[str]) -> str:
+    """How a column stands: numbers right, long text in lines; most of its cells decide."""
+    if 2 * sum(_NUMBER.fullmatch(cell) is not None for cell in cells) > len(cells):
+        return ' class="number"'
+    return ' class="long"' if max(map(len, cells)) > 28 else ""

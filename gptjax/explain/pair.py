@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from gptjax.explain import curves
 from gptjax.explain.curves import Reading
-from gptjax.explain.differences import Settings, compare_settings
+from gptjax.explain.differences import Difference, Settings, compare_settings
 from gptjax.explain.finding import Noise
 from gptjax.explain.recipes import card_of
 from gptjax.explain.series import Series
@@ -40,11 +40,28 @@ class Pair:
         self.labels = dict(a=a.label, b=b.label)
 
     @property
+    def causes(self) -> tuple[Difference, ...]:
+        """The settings that differ and can move a loss by more than rounding.
+
+        Not the seed beside others, where what it can make is known: that is noise.
+        """
+        causes = self.settings.causes
+        if len(causes) > 1 and not self._has_unknown_spread():
+            causes = tuple(each for each in causes if each.group != "seed")
+        return causes
+
+    def _has_unknown_spread(self) -> bool:
+        unknown = Reading(math.nan, math.nan)
+        return "seed" in self.noise(unknown, unknown).unknown
+
+    @property
     def is_same_recipe(self) -> bool:
         """Whether all settings that can move a loss are known to be the same."""
-        is_one_card = self.card_a is not None and self.card_a == self.card_b
+        cards = (self.card_a, self.card_b)
+        # Of two programs' cards for one recipe the settings are equal.
+        is_one_card = all(cards) and len({str(sorted(c.settings.items())) for c in cards if c}) == 1
         missing = [name for name in self.settings.unknown if name not in _NOT_NEEDED]
-        return not self.settings.causes and (is_one_card or not missing)
+        return not self.causes and (is_one_card or not missing)
 
     def noise(self, at_a: Reading, at_b: Reading) -> Noise:
         """Of the difference of two losses."""

@@ -31,9 +31,14 @@ def symptoms(series: Series) -> Iterator[Finding]:
     """The findings about one run."""
     yield from _broken(series)
     yield from _off_card(series)
+    yield from _unfinished(series)
     yield from _overfitting(series)
     yield from _times(series)
     yield from _mfu(series)
+    recipe = series.facts.get("recipe")
+    if recipe is not None and recipe.how == "its digits":
+        values = dict(run=series.label, recipe=recipe.value)
+        yield Finding("settings_by_digits", values, rank=6)
 
 
 def _broken(series: Series) -> Iterator[Finding]:
@@ -84,6 +89,17 @@ def _off_card(series: Series) -> Iterator[Finding]:
             )
             yield Finding("off_card", values, abs(gap), rank=1)
             return
+
+
+def _unfinished(series: Series) -> Iterator[Finding]:
+    """A last loss that is not the end of what was planned."""
+    last, planned = series.last, series.value("train.max_iters")
+    if last is None or not planned:
+        return
+    made = float(series.evaluations.update_E[last])
+    if made < planned:
+        values = dict(run=series.label, made=made, planned=planned)
+        yield Finding("unfinished", values, math.inf, rank=3)
 
 
 def _overfitting(series: Series) -> Iterator[Finding]:

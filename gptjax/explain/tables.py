@@ -8,13 +8,15 @@ from typing import Any
 
 from gptjax.device.cards import A100_PEAK
 from gptjax.explain import curves
-from gptjax.explain.differences import GROUPS, effective
+from gptjax.explain.differences import GROUPS
 from gptjax.explain.page import Table
 from gptjax.explain.pair import Pair
 from gptjax.explain.series import AXES, FACTS, Series
 from gptjax.explain.verdict import FORMS, count, duration
 
 UNKNOWN = "not known"
+
+_PEAK = "peak_flops_per_s"
 
 # Numbers that say how large an experiment is; told even where they are equal.
 _SIZES = ("parameters", "tokens_per_update", "flops_per_update")
@@ -25,6 +27,8 @@ _WORDS = {
     "flops_per_update": "FLOPs an update",
     "model.block_size": "context",
     "train.max_iters": "updates planned",
+    "optim.name": "optimizer",
+    "corpus_sha256": "text",
     "n_devices": "devices",
     "host_cores": "cores",
 }
@@ -32,7 +36,6 @@ _WORDS = {
 
 def differences(pair: Pair) -> tuple[Table, str]:
     """What differs, the largest ratio first, and a line of what is equal."""
-    known_a, known_b = effective(pair.a), effective(pair.b)
     rows: list[tuple[float, list[str]]] = []
     recipes = [each.value("recipe") for each in (pair.a, pair.b)]
     if any(recipes):
@@ -46,10 +49,16 @@ def differences(pair: Pair) -> tuple[Table, str]:
     rows += _row("passes over the text", *epochs)
     for each in pair.settings.differing:
         for name in each.a:
-            rows += _row(name, known_a[name], known_b[name])
+            sides = [each.a[name], each.b[name]]
+            if name == "corpus_sha256":
+                sides = [
+                    f"{run.value('corpus', '')} {sha256[:8]}".strip()
+                    for run, sha256 in zip((pair.a, pair.b), sides, strict=True)
+                ]
+            rows += _row(name, *sides)
     rows.sort(key=lambda row: -row[0])
     table = Table("What differs", ["", pair.a.label, pair.b.label, "ratio"], [r for _, r in rows])
-    names = ", ".join(name.rpartition(".")[2] for name in pair.settings.equal)
+    names = ", ".join(_WORDS.get(each, each.rpartition(".")[2]) for each in pair.settings.equal)
     return table, f"Equal: {names}." if names else "Nothing is known to be equal."
 
 
@@ -59,8 +68,10 @@ def _row(name: str, a: Any, b: Any) -> Iterator[tuple[float, list[str]]]:
         return
     words, size = _WORDS.get(name, name), 0.0
     cells, ratio = [UNKNOWN if each is None else str(each) for each in (a, b)], ""
-    if name != "seed" and _is_size(a) and _is_size(b):
-        cells = [count(a), count(b)]
+    is_count = name != "seed" and all(each is None or _is_size(each) for each in (a, b))
+    if is_count:
+        cells = [UNKNOWN if each is None else count(each) for each in (a, b)]
+    if is_count and None not in (a, b):
         size, ratio = abs(math.log(b / a)), FORMS["ratio"](b / a)
     yield size, [words, *cells, ratio]
 
@@ -142,10 +153,10 @@ def times(runs: Sequence[Series]) -> Table:
         row("an evaluation", lambda s: known(s.times.evaluation_seconds, duration)),
         row("evaluations' share", lambda s: known(s.times.evaluation_share, percent)),
         row("device", lambda s: str(s.value("device", UNKNOWN))),
-        row("its peak", lambda s: known(s.value("peak_flops_per_s", math.nan), FORMS["rate"])),
+        row("its peak", lambda s: known(s.value(_PEAK, math.nan), FORMS["rate"])),
         row(
             "MFU on its peak",
-            lambda s: known(_mfu(s, s.value("peak_flops_per_s")), FORMS["percent"]),
+            lambda s: known(_mfu(s, s.value(_PEAK)), FORMS["percent"]),
         ),
         row("MFU on an A100's", lambda s: known(_mfu(s, A100_PEAK), FORMS["percent"])),
     ]
@@ -175,10 +186,11 @@ def not_known(runs: Sequence[Series]) -> list[str]:
     wanted = [name for group in GROUPS.values() for name in group if name in _WANTED]
     said = []
     for each in runs:
-        missing = [name for name in (*wanted, "peak_flops_per_s") if name not in each.facts]
+        missing = [name for name in (*wanted, _PEAK) if name not in each.facts]
         if missing:
             names = ", ".join(FACTS.get(name, name).partition(",")[0] for name in missing)
-            said.append(f"{each.label}: {names}.")
+            how = f" (--peak {each.label}=TFLOPS tells it)" if missing[-1] == _PEAK else ""
+            said.append(f"{each.label}: {names}{how}.")
         said += [f"{each.label}: {note}." for note in each.notes]
     return said
 

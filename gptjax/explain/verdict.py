@@ -68,7 +68,7 @@ def count(value: float) -> str:
 def _digits(value: float) -> str:
     """Three or four of them, without an exponent."""
     places = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{value:,.{min(places, 3)}f}"
+    return f"{value:,.{places}f}"
 
 
 def duration(seconds: float) -> str:

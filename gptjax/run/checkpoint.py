@@ -25,7 +25,7 @@ from gptjax.device.memory import check_memory
 from gptjax.run import metadata, retention
 from gptjax.run.rescue import rescue
 from gptjax.run.silence import silence_orbax
-from gptjax.run.template import Damaged, crc32, describe, state_leaves, template
+from gptjax.run.template import Unreadable, crc32, describe, fault, state_leaves, template
 from gptjax.system.errors import RunError
 from gptjax.system.files import plain_path
 from gptjax.update.step import TrainState
@@ -164,6 +164,7 @@ class Checkpoints:
 
         Raises:
           Damaged: if it is.
+          Unreadable: if its files may not be read.
           RunError: if a newer gptjax wrote it.
         """
         folder = self._dir / str(step)
@@ -177,7 +178,7 @@ class Checkpoints:
             )
             meta = metadata.validated(restored["meta"], step=step)
         except Exception as error:  # Orbax raises anything from KeyError to UnicodeDecodeError.
-            raise self._damaged(step, "meta", error) from error
+            raise self._fault(step, "meta", error) from error
         if metadata.is_newer(meta):
             raise RunError(
                 f"checkpoint {folder} was written by gptjax {meta.get('gptjax')}; "
@@ -199,18 +200,18 @@ class Checkpoints:
         leaves = state_leaves(wanted)
         found = {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves.items()}
         if found != {path: [shape, dtype] for path, (shape, dtype, _) in meta["leaves"].items()}:
-            raise self._damaged(step, "state", "other arrays than its config calls for")
+            raise self._fault(step, "state", "other arrays than its config calls for")
         empty = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
         target = ocp.args.StandardRestore(unflatten_dict(empty, sep="/"))
         rescue(self._dir / str(step))
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=target))["state"]
         except Exception as error:  # As above: missing files, broken JSON, DATA_LOSS, …
-            raise self._damaged(step, "state", error) from error
+            raise self._fault(step, "state", error) from error
         arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(restored, sep="/").items()}
         for path, (_, _, digest) in meta["leaves"].items():
             if crc32(arrays[path]) != digest:
-                raise self._damaged(step, path, "crc32 differs")
+                raise self._fault(step, path, "crc32 differs")
         state = jax.tree.unflatten(jax.tree.structure(wanted), [arrays[path] for path in leaves])
         return Checkpoint(step, meta, state)
 
@@ -225,6 +226,8 @@ class Checkpoints:
         for step in self.steps():
             try:
                 val_nats = metadata.finite_val(self.meta(step))
+            except Unreadable:  # Another one would silently be taken for the best.
+                raise
             except RunError:
                 continue
             if val_nats is not None:
@@ -238,10 +241,5 @@ class Checkpoints:
         """
         return retention.set_aside(self._dir / str(step))
 
-    def _damaged(self, step: int, part: str, error: object) -> Damaged:
-        reason = f"{part}: {' '.join(str(error).split())[:200]}"
-        return Damaged(
-            f"checkpoint {self._dir / str(step)} is damaged: {reason}; "
-            f"use another step of {self.steps()}",
-            reason,
-        )
+    def _fault(self, step: int, part: str, error: object) -> RunError:
+        return fault(self._dir / str(step), part, error, steps=self.steps())

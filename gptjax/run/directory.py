@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import os
 import platform
 import shutil
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from gptjax.system import signals
-from gptjax.system.errors import UserError
+from gptjax.system.errors import RunError, UserError
 from gptjax.system.files import free_space
 
 _LOCK = ".lock"
+
+# Bytes for what is below a run directory: Orbax's temporary folders take up to 150.
+_LONGEST_INSIDE = 256
 
 
 def is_used(run_dir: Path) -> bool:
@@ -26,8 +31,35 @@ def is_used(run_dir: Path) -> bool:
 
 
 def has_checkpoints(run_dir: Path) -> bool:
-    """Whether a run in this directory may go on: it has, or had, a checkpoint."""
-    return os.path.isdir(run_dir / "checkpoints")  # Path.is_dir raises for too long a name.
+    """Whether a run in this directory may go on: it has, or had, a checkpoint.
+
+    Raises:
+      UserError: if that cannot be seen, because the directory belongs to somebody else.
+    """
+    checkpoints = run_dir / "checkpoints"
+    try:
+        is_folder = stat.S_ISDIR(checkpoints.stat().st_mode)
+        if is_folder and not os.access(checkpoints, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return is_folder
+    except PermissionError as error:
+        rule = f"cannot be read: {error.strerror}"
+        raise UserError("run directory", run_dir, rule, "Ask its owner for access.") from error
+    except OSError:  # There is none, or its name is too long.
+        return False
+
+
+def check_place(run_dir: Path) -> None:
+    """Raises UserError where a run would be lost, or could not save."""
+    path, another = run_dir.resolve(), "Choose another --config.out_dir."
+    for parent in path.parents:
+        if parent.name == "checkpoints" and (parent.parent / "metrics.jsonl").exists():
+            rule = f"lies among the checkpoints of {parent.parent}, which deletes them in time"
+            raise UserError("out_dir", run_dir, rule, another)
+    n_bytes, most = len(os.fsencode(path)), os.pathconf("/", "PC_PATH_MAX") - _LONGEST_INSIDE
+    if n_bytes > most:
+        shown = f"{str(run_dir):.40}…"
+        raise UserError("out_dir", shown, f"has {n_bytes} bytes; must have ≤ {most}", another)
 
 
 def check_space(run_dir: Path, needed_bytes: int) -> None:
@@ -43,10 +75,12 @@ def check_space(run_dir: Path, needed_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Iterator[Callable[[], None]]:
     """Holds the directory's lock: one writer at a time; the kernel frees it however we end.
 
-    The directory is made if need be, and removed again if no run has begun in it by the end.
+    The directory is made if need be, and removed again if no run has begun in it by the end. What
+    is yielded raises RunError when the directory is no longer the one that was locked: somebody has
+    removed or moved it, and another process may write there now.
 
     Raises:
       UserError: naming the process that holds the lock.
@@ -56,10 +90,27 @@ def locked(run_dir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
-        remove = functools.partial(_remove_unused, run_dir, made)
+        of_folder = os.stat(run_dir)
+
+        def is_ours() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                return os.path.samestat(os.fstat(file.fileno()), os.stat(run_dir / _LOCK))
+            with contextlib.suppress(OSError):  # A lock alone may have been tidied away.
+                return os.path.samestat(of_folder, os.stat(run_dir))
+            return False
+
+        def check() -> None:
+            if not is_ours():
+                words = "was removed, moved or begun anew while this run wrote into it"
+                raise RunError(f"{run_dir} {words}; nothing more is written there")
+
+        def remove() -> None:
+            if is_ours():
+                _remove_unused(run_dir, made)
+
         try:
             with signals.tidied(remove):
-                yield
+                yield check
         finally:
             remove()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gptjax.run.checkpoint import Checkpoint, Checkpoints, Damaged
+from gptjax.run.checkpoint import Checkpoint, Checkpoints
 from gptjax.run.directory import has_checkpoints
+from gptjax.run.template import Damaged
 from gptjax.system.errors import RunError, UserError
 
 # A run prunes one checkpoint for each that it saves: to be too late for so many is no accident.
@@ -36,9 +37,15 @@ def read_checkpoint(out_dir: str, step: str, *, flag: str = "--out_dir") -> Chec
 
 
 def run_and_step(out_dir: str, step: str) -> tuple[str, str]:
-    """A run directory and a step; `out_dir` may name both: RUN/checkpoints/40."""
+    """A run directory and a step; `out_dir` may name both: RUN/checkpoints/40.
+
+    Raises:
+      UserError: if they name two steps.
+    """
     path = Path(out_dir)
     if path.parent.name == "checkpoints" and path.name.isdecimal():
+        if step.isdecimal() and int(step) != int(path.name):
+            raise UserError("--step", step, f"--out_dir {out_dir} is that of another step")
         return str(path.parent.parent), path.name
     return out_dir, step
 

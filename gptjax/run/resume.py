@@ -7,6 +7,7 @@ on each knob: `on_resume`, `fixed_in_fork`.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import ml_collections
 from gptjax.config.config import default_config, flat, from_flat, set_knob, validate
 from gptjax.config.knobs import KNOBS
 from gptjax.data import corpus
-from gptjax.run.checkpoint import Checkpoint, Checkpoints, Damaged
+from gptjax.run.checkpoint import Checkpoint, Checkpoints
 from gptjax.run.directory import has_checkpoints, is_used
 from gptjax.run.progress import Notice
 from gptjax.run.reader import read_checkpoint
+from gptjax.run.runlog import ended_at
+from gptjax.run.template import Damaged
 from gptjax.system.errors import RunError, UserError
 from gptjax.update.optim import learning_rate
 
@@ -80,10 +83,23 @@ def resume_plan(requested: ml_collections.ConfigDict, overrides: Iterable[str]) 
         raise UserError(
             "out_dir", run_dir, "a run has begun in it", "Choose another --config.out_dir."
         )
+    _check_nothing_lost(run_dir)
     validate(requested)
     if init_from in ("auto", "scratch"):
         return ResumePlan(requested, sorted(overrides))
     return _forked(requested, overrides, Path(init_from))
+
+
+def _check_nothing_lost(run_dir: Path) -> None:
+    """Raises UserError if the run's checkpoints are gone: a start would overwrite its log."""
+    if (step := ended_at(run_dir / "metrics.jsonl")) is not None:
+        raise UserError(
+            "out_dir",
+            run_dir,
+            f"has the log of a run that ended at step {step}, and no checkpoint",
+            "Put its checkpoints back, delete metrics.jsonl to start anew, or choose another "
+            "--config.out_dir.",
+        )
 
 
 def _resumed(
@@ -119,7 +135,9 @@ def _resumed_from(
 ) -> ResumePlan:
     meta, init_from = checkpoints.meta(step), requested.init_from
     # The command that forked this run goes on with it when it is given again.
-    if init_from not in ("auto", (meta["parent"] or {}).get("init_from")):
+    parent = (meta["parent"] or {}).get("init_from", "")
+    # Told by what it names: a shell completes a folder's name with a slash.
+    if init_from != "auto" and os.path.abspath(init_from) != os.path.abspath(parent):
         raise UserError(
             "out_dir",
             requested.out_dir,
@@ -197,13 +215,16 @@ def resumed_config(
             words = f"{name}: {was}, as this run was started (the file says {wanted})"
         elif rule == "refused" or (rule == "content" and not corpus.may_be_the_same(was, wanted)):
             corpus.check_source(flat(requested)["data.source"])
+            fix = "Choose another --config.out_dir"
+            if not KNOBS[name].fixed_in_fork:
+                fork = f"--config.init_from={requested.out_dir} with another out_dir"
+                fix += f", or fork the run: {fork}"
             raise UserError(
                 name,
                 wanted,
                 f"the run in {requested.out_dir}, at step {step}, has {was}: "
                 "that would be another experiment",
-                "Choose another --config.out_dir, or fork the run: "
-                f"--config.init_from={requested.out_dir} with another out_dir.",
+                f"{fix}.",
             )
         else:
             words = f"{name}: {was} → {wanted}"

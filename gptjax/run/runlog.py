@@ -80,13 +80,35 @@ class RunLog:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """All whole records of a metrics.jsonl; a torn last line, left by a kill, is dropped."""
+    """All whole records of a metrics.jsonl; a torn last line, left by a kill, is dropped.
+
+    Raises:
+      UserError: if there is one that cannot be read.
+    """
     return _read(path)[0]
+
+
+def ended_at(path: Path) -> int | None:
+    """The step at which the run of a log ended, all saved.
+
+    None for one that was killed, or could not go on: that may have had no checkpoint yet.
+    """
+    for record in reversed(read_records(path)):
+        reason = str(record.get("reason"))
+        if record["kind"] == "end" and (reason == "finished" or reason.startswith("SIG")):
+            return record["step"]
+    return None
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The records, and how many lines before the last are none."""
-    raw = path.read_bytes() if path.exists() else b""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raw = b""
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError("log", path, f"cannot be read: {reason}") from error
     # Not splitlines, which also cuts at characters that JSON may hold as they are.
     *lines, torn = raw.split(b"\n")
     records = [record for line in lines if (record := _record(line)) is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,8 +39,10 @@ class Saver:
         inputs: Inputs,
         ledger: Ledger,
         machine: Mapping[str, Any],
+        check_lock: Callable[[], None] = lambda: None,
     ):
-        self._checkpoints, self._ledger = checkpoints, ledger
+        """`check_lock` raises RunError when the run directory is no longer ours."""
+        self._checkpoints, self._ledger, self._check_lock = checkpoints, ledger, check_lock
         self.step = plan.step if plan.is_resumed else -1
         self._metadata = {
             "config": flat(plan.config),
@@ -60,11 +62,12 @@ class Saver:
 
         Raises:
           NotFinite: if the state holds a value that is not finite.
-          RunError: if it cannot be saved, or an earlier save failed.
+          RunError: if it cannot be saved, an earlier save failed, or the directory is gone.
         """
         step = int(state.step)
         if step == self.step:
             return
+        self._check_lock()
         with self._ledger.measure("checkpoint"):
             said = {**self._metadata, "best": dict(best), "ledger": self._ledger.to_json()}
             self._checkpoints.save(state, said, val_nats=val_nats)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import re
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,8 +28,20 @@ class Damaged(RunError):
         self.reason = reason
 
 
+class Unreadable(RunError):
+    """A checkpoint that may be whole, but not read: its files are somebody else's."""
+
+
 class NotFinite(RunError):
     """A state that holds NaN or an infinity, and is not saved."""
+
+
+def fault(folder: Path, part: str, error: object, *, steps: list[int]) -> Damaged | Unreadable:
+    """What is to be raised when `part` of a checkpoint could not be had; `steps` are all there."""
+    reason = f"{part}: {' '.join(str(error).split())[:200]}"
+    if re.search("PERMISSION_DENIED|Permission denied", str(error)):  # TensorStore's, Python's.
+        return Unreadable(f"checkpoint {folder} cannot be read: {reason}")
+    return Damaged(f"checkpoint {folder} is damaged: {reason}; use another step of {steps}", reason)
 
 
 def state_leaves(state: TrainState) -> dict[str, Any]:

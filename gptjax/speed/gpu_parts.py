@@ -171,7 +171,7 @@ def _cpu_vs_gpu(session: GPUSession) -> Iterator[Row]:
 
 # In the order of what is missed most if there is no time for all; seconds as guessed for an H100.
 PARTS = (
-    Part("doctor", 25, _doctor),
+    Part("doctor", 40, _doctor),
     Part("tests", 100, _tests),
     Part("laptop_step", 60, _laptop_step),
     Part("larger_step", 100, _larger_step),

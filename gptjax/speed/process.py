@@ -128,15 +128,18 @@ def gpu_bytes_used() -> int:
 
 
 @contextlib.contextmanager
-def child_process(arguments, cwd, environment):
-    """A process, and the file its errors go to; it does not outlive the block."""
+def child_process(arguments, cwd, environment, *, is_talked_to=False):
+    """A process, and the file its errors go to; it does not outlive the block.
+
+    One that is talked to has a pipe for its stdin; any other has nothing to read there.
+    """
     with tempfile.TemporaryFile("w+") as errors:
         try:
             child = subprocess.Popen(
                 list(arguments),
                 cwd=cwd,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if is_talked_to else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -153,8 +156,10 @@ def child_process(arguments, cwd, environment):
             if child.returncode is None:
                 _make_end(child, seconds=_SECONDS_TO_END)
                 child.wait()
-            assert child.stdout is not None
-            child.stdout.close()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):  # What was still to be written to it.
+                        pipe.close()
 
 
 def _make_end(child: subprocess.Popen[str], *, seconds: float) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gptjax.config.config import set_knob, validate
-from gptjax.explain.plots import pyplot_for
+from gptjax.explain.drawing import pyplot_for
 from gptjax.speed.stepper import Stepper
 from gptjax.system.files import temporary_folder
 

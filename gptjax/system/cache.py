@@ -34,10 +34,14 @@ def keep_compiled_programs() -> None:
         return
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    # A folder shared between machines must not hand one processor's program to another.
-    path = kept / "compiled" / hashlib.sha256(processor("flags").encode()).hexdigest()[:12]
+    # A folder shared between machines must not hand one processor's program to another; nor one
+    # for many cores to a process that has few: XLA splits the work as it compiles, by the cores
+    # there are, and JAX's own key does not tell those programs apart.
+    machine = f"{processor('flags')} {n_cores()} cores"
+    path = kept / "compiled" / hashlib.sha256(machine.encode()).hexdigest()[:12]
     # JAX makes the folder with the first program it keeps: bad input leaves nothing behind.
-    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    # os.path: Path.exists raises where another user's home may not be looked into.
+    nearest = next(parent for parent in path.absolute().parents if os.path.exists(parent))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         return
     jax.config.update("jax_compilation_cache_dir", str(path))
@@ -67,6 +71,13 @@ def source_digest() -> str:
     for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def n_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def processor(field: str = "model name") -> str:

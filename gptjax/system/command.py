@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import runpy
 import sys
 import traceback
@@ -17,8 +18,8 @@ from gptjax.system.output import printable
 
 # The flags that take a path, whose ~ is expanded: the shell leaves `--flag=~/x` as it is.
 _PATHS = frozenset(
-    "config data from from_nanogpt json nanogpt nanogpt_python out_dir peer_config plot".split()
-    + "png prompt_file to".split()
+    "config data from from_nanogpt html json nanogpt nanogpt_python out_dir peer_config".split()
+    + "plot png prompt_file to".split()
 )
 
 
@@ -100,11 +101,13 @@ def _told(error: BaseException) -> int:
         # The reader (`| head`) has gone: nothing more to say, and nothing to flush at exit.
         output.silence()
         return 0
-    if _is_out_of_memory(error):
-        reason = " ".join(str(error).split())[:200]
-        print(f"gptjax: error: out of memory: {printable(reason)}", file=sys.stderr)
-        return 1
-    raise error
+    line = _of_the_machine(error)
+    if not line:
+        raise error
+    if os.environ.get("GPTJAX_TRACEBACK"):
+        traceback.print_exc()
+    print(f"gptjax: error: {printable(line)}", file=sys.stderr)
+    return 2 if line.startswith("JAX") else 1
 
 
 def _code_of(main: Callable[[list[str]], int | None]) -> int:
@@ -116,11 +119,23 @@ def _code_of(main: Callable[[list[str]], int | None]) -> int:
         return leaving.code or 0
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, numpy or XLA could not allocate what was asked for."""
+def _of_the_machine(error: BaseException) -> str:
+    """What no command can do anything about, in a line; "" for a bug, which needs its traceback."""
+    words = " ".join(str(error).split())[:300]
     # XLA's error, told by its name: JAX may not have been imported.
-    is_xlas = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
-    return isinstance(error, MemoryError) or is_xlas
+    is_xlas = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in words
+    if isinstance(error, MemoryError) or is_xlas:
+        return f"out of memory: {words[:200]}"
+    if isinstance(error, RuntimeError) and words == "can't start new thread":
+        return "out of threads, or of memory for one: see ulimit -u and ulimit -v"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the system'}: {error.strerror}"
+    # JAX reads its settings in the environment as it is imported, and names the one it refuses.
+    named = re.search(r"for (?:JAX flag|environment) '?(jax_\w+)", words, re.IGNORECASE)
+    if isinstance(error, ValueError) and named:
+        name = named[1].upper()
+        return f"{name}: {os.environ.get(name)}; JAX takes no such value. Unset it."
+    return ""
 
 
 def run_script(module: str) -> None:

@@ -33,7 +33,7 @@ def check_writable(folder: Path, *, flag: str = "--config.out_dir") -> None:
             raise UserError("out_dir", folder, f"{nearest} is a file", another)
         # Only trying tells: permissions do not bind root, and some file systems take no files.
         # On Linux a temporary file has no name, so that nothing is to be seen of it.
-        with tempfile.TemporaryFile(dir=nearest):
+        with tempfile.TemporaryFile(dir=nearest), plain_path(folder.resolve()):
             pass
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -43,15 +43,27 @@ def check_writable(folder: Path, *, flag: str = "--config.out_dir") -> None:
 
 
 def check_folder_of(flag: str, file: str | None) -> None:
-    """Raises UserError when a file asked for by a flag is to be in a folder that does not exist."""
+    """Raises UserError when a file asked for by a flag is a folder, or its folder is missing."""
     if file and not Path(file).absolute().parent.is_dir():
         raise UserError(flag, file, "its folder does not exist")
+    if file and Path(file).is_dir():
+        raise UserError(flag, file, "is a folder", "Give the file's name as well.")
+
+
+def check_picture(flag: str, file: str | None) -> None:
+    """Raises UserError for a picture of an unknown kind, or that cannot be where asked for.
+
+    matplotlib writes another file than was asked for, or none.
+    """
+    check_folder_of(flag, file)
+    if file and Path(file).suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UserError(flag, file, "must end in .png, .pdf or .svg")
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder(parent: str | None = None) -> Iterator[Path]:
     """A new, empty folder that is gone afterwards, even if a signal ends the process."""
-    with tempfile.TemporaryDirectory(prefix="gptjax-") as name:
+    with tempfile.TemporaryDirectory(prefix="gptjax-", dir=parent) as name:
         with signals.tidied(functools.partial(shutil.rmtree, name, ignore_errors=True)):
             yield Path(name)
 
@@ -62,13 +74,31 @@ def plain_path(folder: Path) -> Iterator[Path]:
 
     Orbax globs for files below its folder: in `out/[2026]` it finds none, and says so to nobody.
     """
-    if re.fullmatch(r"[\w/.+,=@ -]*", str(folder)):
+    if _is_plain(str(folder)):
         yield folder
         return
-    with temporary_folder() as links:
+    with temporary_folder(_parent_of_a_link(folder)) as links:
         link = links / "run"
         link.symlink_to(folder, target_is_directory=True)
         yield link
+
+
+def _is_plain(path: str) -> bool:
+    # TensorStore's paths are UTF-8 whatever the locale: it would write into a folder of its own.
+    return bool(re.fullmatch(r"[\w/.+,=@ -]*", path)) and os.fsencode(path) == path.encode()
+
+
+def _parent_of_a_link(folder: Path) -> str:
+    """A folder with a plain name that can be written to."""
+    for parent in (os.environ.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp", "/dev/shm"):
+        if os.path.isabs(parent) and _is_plain(parent) and os.access(parent, os.W_OK | os.X_OK):
+            return parent
+    raise UserError(
+        "out_dir",
+        folder,
+        "such a path is reached by a link, and no folder for temporary files can be written to",
+        "Choose a path of letters and digits, or set TMPDIR.",
+    )
 
 
 def free_space(folder: Path) -> int:

@@ -131,7 +131,7 @@ COMMAND_LINES = cases(
 CONFIG_FILES = cases(
     "train --config ",
     ("missing.py", "--config: missing.py; no such file"),
-    ("empty_dir/", "--config: empty_dir/; no such file"),
+    ("empty_dir/", "--config: empty_dir/; is no file"),
     (f"{LONG_NAME}.py", f"--config: {LONG_NAME}.py; no such file"),
     ("config.txt", "--config: config.txt; is not a .py file"),
     ("syntax.py", "--config: syntax.py:2; SyntaxError"),

@@ -1,33 +1,31 @@
-"""What doctor.py says of devices it has (CPUs) and, by stand-ins, of those it has not."""
+"""What doctor.py says of this machine, and of made-up ones; what is measured is given here.
+
+The slow test measures, and holds the half minute.
+"""
 
 import json
 import os
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import machines
 import pytest
+import tiny
 
 from gptjax import doctor
-from gptjax.device import peak
+from gptjax.device.cores import usable_cores
+from gptjax.device.known_run import EXPECTED, Outcome
+from gptjax.device.rates import Rate
+from gptjax.speed.timing import Timing, Variant
+from gptjax.system import cache
 from gptjax.system.errors import RunError, UserError
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "doctor.py"
-
-
-def card(**changes):
-    """A stand-in for JAX's view of a GPU."""
-    told = dict(
-        platform="gpu",
-        device_kind="NVIDIA A100-SXM4-80GB",
-        compute_capability="8.0",
-        client=SimpleNamespace(platform_version="PJRT C API\ncuda 13000"),
-        memory_stats=lambda: {"bytes_limit": 60 * 2**30},
-    )
-    return SimpleNamespace(**told | changes)
 
 
 def run(*arguments, cwd, **environment):
@@ -37,168 +35,209 @@ def run(*arguments, cwd, **environment):
         cwd=cwd,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=120,
     )
 
 
-def test_the_command_prints_and_writes_what_it_found(tmp_path):
+@pytest.mark.slow
+def test_the_command_measures_and_is_done_in_half_a_minute(tmp_path):
     settings = dict(JAX_PLATFORMS="cpu", XLA_PYTHON_CLIENT_MEM_FRACTION=".5", GPTJAX_DATA_DIR="a")
-    process = run("--json", "found.json", cwd=tmp_path, **settings)
-    assert (process.returncode, process.stderr) == (0, "")
+    seconds = []
+    # Two tries: what else this machine does is not doctor.py's fault.
+    while not seconds or (seconds[-1] >= 30 and len(seconds) < 2):
+        start = time.perf_counter()
+        process = run("--json", "found.json", cwd=tmp_path, **settings)
+        seconds.append(time.perf_counter() - start)
+        assert (process.returncode, process.stderr) == (0, "")
+    assert seconds[-1] < 30
+    lines = process.stdout.splitlines()
+    assert lines[0] == "looking this machine over, about half a minute"
+    assert len(lines) <= 50
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["versions"]["jaxlib"] == metadata.version("jaxlib")
     assert f"jaxlib {metadata.version('jaxlib')}" in process.stdout
-    assert "1 x cpu (cpu): JAX_PLATFORMS=cpu\n" in process.stdout
-    assert found["devices"]["n_devices"] == 1 and found["devices"]["cpu_is_reachable"]
+    assert "  1 x cpu (cpu): JAX_PLATFORMS=cpu\n" in process.stdout
     assert found["settings"].items() >= {**settings, "data": "a"}.items()
-    assert found["settings"]["cache"] == str(tmp_path / "cache" / "gptjax")
-    assert "XLA_PYTHON_CLIENT_MEM_FRACTION: .5\n" in process.stdout
+    assert "  XLA_PYTHON_CLIENT_MEM_FRACTION: .5\n" in process.stdout
     rates = {rate["what"]: rate["measured"] for rate in found["rates"]}
-    assert list(rates) == [
-        "matrix product, float32",
-        "matrix product, bfloat16",
-        "memory, read and written",
+    assert [what.rpartition(", ")[2] for what in rates] == [
+        "float32",
+        "bfloat16",
+        "read and written",
     ]
-    for what, measured in rates.items():
-        assert what in process.stdout and 1e8 < measured < 1e15
-    assert 0.1 < found["dispatch_us"] < 1e5
+    assert all(1e8 < measured < 1e15 for measured in rates.values())
+    assert found["test_run"][0]["is_right"] and "cpu:0: ok, five updates" in process.stdout
+    assert found["advice"]["command"] in process.stdout
+    assert found["cores"]["n_cores"] >= 1 and found["updates"]["timings"]
 
 
-def test_a_gpu_that_is_not_there_is_one_line(tmp_path):
+def test_a_gpu_that_is_not_there_is_an_error_after_what_is_there(tmp_path):
     process = run(
         "--json", "found.json", cwd=tmp_path, JAX_PLATFORMS="cuda", CUDA_VISIBLE_DEVICES=""
     )
-    assert (process.returncode, process.stdout) == (2, "")
+    assert process.returncode == 1
     assert process.stderr.startswith("gptjax: error: JAX_PLATFORMS: cuda; no ")
-    assert process.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+    assert process.stderr.count("\n") == 1
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert "advice" not in found and found["cores"]["n_cores"] >= 1
+    assert f"Device\n  {found['problems'][0]}\nCores\n" in process.stdout
 
 
-def test_a_missing_folder_is_said_before_anything_is_measured(tmp_path, capsys):
-    with pytest.raises(UserError, match="--json: .*; its folder does not exist"):
-        doctor.doctor(json=str(tmp_path / "missing" / "found.json"))
-    assert capsys.readouterr().out == ""
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--json", "missing/found.json"], "--json: missing/found.json; its folder does not exist"),
+        (["--config", "missing.py"], "--config: missing.py; no such file"),
+        (["--config.model.n_layers=2"], "--config.model.n_layers: (unknown)"),
+    ],
+)
+def test_bad_input_is_said_before_anything_is_looked_at(tmp_path, arguments, error):
+    process = run(*arguments, cwd=tmp_path)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith(f"gptjax: error: {error}")
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_device_that_fails_is_named_after_what_is_known_of_it(monkeypatch, capsys):
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A machine made up of a tree of files, whose speed is given; a function that runs doctor."""
+    monkeypatch.setattr(doctor, "_ROOT", tmp_path / "root")
+    monkeypatch.setattr(doctor.room, "busy_cpus", lambda root, *, seconds: 0.1)
+    monkeypatch.setattr(doctor.cache, "keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(doctor.versions, "cuda_plugins", dict)
+    monkeypatch.setattr(doctor.whereabouts, "unreachable", lambda: "no answer within 3 s")
+    found = [Rate("matrix product, float32", "FLOP/s", 100e9, None)]
+    found += [Rate("matrix product, bfloat16", "FLOP/s", 60e9, None)]
+    monkeypatch.setattr(doctor, "rates", lambda device: found)
+    monkeypatch.setattr(doctor, "dispatch_us", lambda device: 12.34)
+    monkeypatch.setattr(doctor, "known_run", lambda device: Outcome(str(device), EXPECTED))
+    monkeypatch.setenv("GPTJAX_CACHE_DIR", str(tmp_path / "cache"))
+
+    def sweep(config, n_symbols, variants, *, until, say, meanwhile):
+        meanwhile()
+        first, second, *others = variants
+        timings = [Timing(first, (20.0,) * 5), Timing(second, (15.0,) * 5, (0.75,) * 5)]
+        return timings + [Timing(each, skipped="not measured, no time left") for each in others]
+
+    monkeypatch.setattr(doctor, "sweep", sweep)
+
+    def run_doctor(tree, cpus=2, config=None, path="configs/shakespeare_char.py"):
+        machines.write(tmp_path / "root", tree)
+        monkeypatch.setattr(doctor, "affinity", lambda: list(range(cpus)))
+        json_file, start = str(tmp_path / "found.json"), time.perf_counter()
+        doctor.doctor(config or tiny.config(), path=path, json=json_file, start=start)
+
+    return run_doctor
+
+
+def test_a_laptop_with_two_kinds_of_cores(here, tmp_path, capsys):
+    card = machines.card(0, "0x8086", "0x46a6")
+    here(machines.alder_lake() | card, cpus=20)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 45
+    start = lines.index("What to run here")
+    assert lines[start + 1] == (
+        "  taskset -c 0,2,4,6,8,10 python scripts/train.py "
+        "--config configs/shakespeare_char_best.py"
+    )
+    assert "  14 cores: 6 fast (P), 8 efficient (E), by cpu_core and cpu_atom; 20 CPUs" in "".join(
+        line for line in lines if "14 cores" in line
+    )
+    assert "    CPUs 0,2,4,6,8,10 (6), float32: 15 ms (15 to 15), 0.75x the time on all" in lines
+    (skipped,) = [line for line in lines if "no time left" in line]
+    assert skipped.startswith("    not measured, no time left: CPUs 0,2,4,6,8,10,12-19 (14), ")
+    assert any(line.startswith("  Intel 8086:46a6: not used") for line in lines)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["cores"]["n_fast"] == 6 and found["problems"] == []
+    assert found["advice"]["settings"][1]["value"] == "-c 0,2,4,6,8,10"
+
+
+def test_a_busy_machine_is_told(here, monkeypatch, capsys):
+    monkeypatch.setattr(doctor.room, "busy_cpus", lambda root, *, seconds: 5.5)
+    here(machines.alder_lake(), cpus=20)
+    printed = capsys.readouterr().out
+    assert "other work is running (5.5 of 20 CPUs)" in printed and "  python scripts" in printed
+
+
+def test_wrong_numbers_are_an_error(here, monkeypatch, capsys):
+    off = (*EXPECTED[:4], EXPECTED[4] + 0.5)
+    monkeypatch.setattr(doctor, "known_run", lambda device: Outcome(str(device), off))
+    with pytest.raises(RunError, match="off by 0.5: something is broken"):
+        here({})
+    assert "Test run\n  cpu:0: off by 0.5" in capsys.readouterr().out
+
+
+def test_a_card_that_was_promised_is_an_error(here, monkeypatch, capsys):
+    monkeypatch.setattr(doctor.versions, "cuda_plugins", lambda: {"jax-cuda13-plugin": "0.10.2"})
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(RunError, match="NVIDIA 10de:2684: not usable: NVIDIA's driver is not"):
+        here(machines.card(1, "0x10de", "0x2684"))
+    assert "Graphics cards\n  NVIDIA 10de:2684: not usable" in capsys.readouterr().out
+
+
+def test_a_device_that_fails_is_named_after_what_is_known_of_it(here, monkeypatch, capsys):
     def rates(device):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nwhile trying")
 
     monkeypatch.setattr(doctor, "rates", rates)
-    monkeypatch.setattr(doctor.cache, "keep_compiled_programs", lambda: None)
     with pytest.raises(RunError, match=r"^.*cpu.*0.* could not be measured: RESOURCE_.*y while"):
-        doctor.doctor(json=None)
+        here({})
     assert "x cpu (cpu)" in capsys.readouterr().out
 
 
-def test_a_card_is_described(monkeypatch):
-    monkeypatch.setattr(doctor.cache, "processor", lambda: "Xeon")
-    monkeypatch.setattr(doctor.devices_module, "n_cores", lambda: 7)
-    described = doctor.description([card()] * 2, "the reason")
-    assert described == {
-        "platform": "gpu",
-        "device": "NVIDIA A100-SXM4-80GB",
-        "n_devices": 2,
-        "host_cores": 7,
-        "why": "the reason",
-        "processor": "Xeon",
-        "compute_capability": "8.0",
-        "memory_bytes": 60 * 2**30,
-        "runtime": "PJRT C API cuda 13000",
-        "cpu_is_reachable": True,
-    }
-    assert doctor.in_words(described) == (
-        "2 x gpu (NVIDIA A100-SXM4-80GB): the reason\n"
-        "compute capability 8.0, 60.0 GiB of memory, host Xeon with 7 cores, "
-        "PJRT C API cuda 13000, the CPU backend beside it is there"
-    )
+def test_processes_that_fail_cost_the_advice_nothing(here, monkeypatch, capsys):
+    def sweep(*arguments, **settings):
+        raise RunError("python -m ended with -9: it said nothing")
+
+    monkeypatch.setattr(doctor, "sweep", sweep)
+    here({})
+    printed = capsys.readouterr().out
+    assert "updates were not timed: python -m ended with -9" in printed
+    assert "shakespeare_char_fast.py" in printed
 
 
-def test_what_a_card_does_not_tell_is_left_out(monkeypatch):
-    def no_cpu(platform):
-        raise RuntimeError(f"Unknown backend {platform}")
-
-    monkeypatch.setattr(doctor.cache, "processor", lambda: "Xeon")
-    monkeypatch.setattr(doctor.devices_module, "n_cores", lambda: 7)
-    monkeypatch.setattr(doctor.jax, "devices", no_cpu)
-    silent = card(memory_stats=lambda: None)
-    del silent.compute_capability
-    described = doctor.description([silent], "the reason")
-    _, line = doctor.in_words(described).splitlines()
-    assert line == (
-        "host Xeon with 7 cores, PJRT C API cuda 13000, "
-        "no CPU backend beside it, where FLOPs are counted"
-    )
+def test_updates_that_take_too_long_are_not_timed(here, capsys):
+    config = tiny.config(model__n_embd=1500, train__batch_size=512, model__block_size=100)
+    here({}, config=config, path="large.py")
+    printed = capsys.readouterr().out
+    assert "updates were not timed: an update takes about 2 min" in printed
+    assert "as given; its updates were not timed" in printed and "Test run\n" in printed
 
 
-@pytest.mark.parametrize(
-    ("capability", "expected"),
-    [
-        ("7.5", False),
-        ("8.0", True),
-        ("8.9", True),
-        ("12.0", True),
-        ("gfx942", False),
-        (None, False),
-    ],
-)
-def test_tf32_came_with_ampere(capability, expected):
-    assert doctor.has_tf32(card(compute_capability=capability)) is expected
+def test_what_is_timed(tmp_path):
+    cores = usable_cores(machines.write(tmp_path, machines.xeon()), range(8))
+    slow, fast = {"float32": 2.0, "bfloat16": 1.0}, {"float32": 1.0, "bfloat16": 2.0}
+    all_cpus, first_threads = tuple(range(8)), tuple(range(4))
+    found = doctor.variants(cores, "float32", slow)
+    assert [each.cpus for each in found][:2] == [all_cpus, first_threads]
+    assert {each.dtype for each in found} == {"float32"} and len(found) == 4
+    assert doctor.variants(cores, "float32", fast)[2] == Variant(all_cpus, "bfloat16")
+    assert doctor.variants(cores, "bfloat16", slow)[2] == Variant(all_cpus, "float32")
 
 
-def test_a_cpu_has_no_tf32():
-    assert not doctor.has_tf32(jax.devices()[0])
+def test_token_files_have_their_own_vocabulary(tmp_path):
+    assert doctor.vocabulary("tiny_shakespeare") == doctor.vocabulary("text:a.txt") == 65
+    with pytest.raises(UserError, match="data.source"):
+        doctor.vocabulary(f"tokens:{tmp_path}")
 
 
-@pytest.fixture
-def rates_of(monkeypatch):
-    """Rates of a card whose measurements are given, not made."""
-    measured = {("float32", "highest"): 13e12, ("float32", "default"): 78e12}
-    measured |= {("bfloat16", "default"): 234e12}
-
-    def matmul_rate(device, dtype, *, precision, seconds):
-        return measured[dtype, precision]
-
-    monkeypatch.setattr(peak, "matmul_rate", matmul_rate)
-    monkeypatch.setattr(peak, "copy_rate", lambda device, *, seconds: 1e12)
-    return doctor.rates
+def test_this_process_may_use_as_many_cpus_as_the_cache_is_kept_for():
+    assert len(doctor.affinity()) == cache.n_cores()
 
 
-def test_each_rate_is_beside_the_data_sheets(rates_of):
-    assert [rate.in_words() for rate in rates_of(card())] == [
-        ("matrix product, float32", "13 TFLOP/s", "19.5 TFLOP/s", "67 %"),
-        ("matrix product, TF32", "78 TFLOP/s", "156 TFLOP/s", "50 %"),
-        ("matrix product, bfloat16", "234 TFLOP/s", "312 TFLOP/s", "75 %"),
-        ("memory, read and written", "1 TB/s", "2.039 TB/s", "49 %"),
-    ]
+def test_on_a_gpu_nothing_is_timed_on_cores():
+    words = doctor.why_not_timed(tiny.config(), 65, "gpu", 1e12)
+    assert "scripts/bench.py" in words
+    assert doctor.why_not_timed(tiny.config(), 65, "cpu", 1e12) == ""
 
 
-def test_a_card_that_is_in_no_table_has_rates_of_its_own(rates_of):
-    found = rates_of(card(device_kind="NVIDIA GeForce RTX 9999", compute_capability="7.5"))
-    assert [rate.in_words()[1:] for rate in found] == [
-        ("13 TFLOP/s", "", ""),
-        ("234 TFLOP/s", "", ""),
-        ("1 TB/s", "", ""),
-    ]
-    assert found[0].to_json() == {
-        "what": "matrix product, float32",
-        "unit": "FLOP/s",
-        "measured": 13e12,
-        "data_sheet": None,
-        "share": None,
-    }
-
-
-def test_the_table_fits_a_terminal_of_80_columns(rates_of, capsys):
-    doctor.print_table("cuda:0", rates_of(card()), 12.34)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 + 5 + 1 and max(map(len, lines)) <= 80
-    assert "12.3 µs" in lines[-2]
-
-
-def test_only_what_changes_a_run_is_told_of_the_environment(monkeypatch):
-    monkeypatch.setenv("GPTJAX_CACHE_DIR", "elsewhere")
-    names = ("XLA_FLAGS", "JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "HOME", "MY_JAX_X", "TOKEN")
-    found = doctor.settings({**dict.fromkeys(names, "a"), "CUDA_VISIBLE_DEVICES": ""})
-    assert list(found)[3:] == ["CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "XLA_FLAGS"]
-    assert found["CUDA_VISIBLE_DEVICES"] == "" and found["data"] is None
-    assert found["cache"] == str(Path("elsewhere") / "gptjax")
+def test_the_cpu_beside_a_gpu_is_tried_as_well(monkeypatch):
+    gpu = SimpleNamespace(platform="gpu")
+    monkeypatch.setattr(doctor, "known_run", lambda device: Outcome(device.platform, EXPECTED))
+    found = {"devices": {"cpu_is_reachable": True}}
+    doctor.make_known_run(found, gpu)
+    assert [each["device"] for each in found["test_run"]] == ["gpu", "cpu"]
+    found["devices"]["cpu_is_reachable"] = False
+    doctor.make_known_run(found, gpu)
+    assert [each["device"] for each in found["test_run"]] == ["gpu"]

@@ -5,9 +5,11 @@ The rules are written down here a second time, as plain numbers, and compared wi
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from other_values import OTHER_VALUES
@@ -49,6 +51,37 @@ def test_a_config_file_that_exits_is_told_in_one_line(tmp_path):
     path.write_text("import sys\n\ndef get_config():\n    sys.exit(3)\n")
     with pytest.raises(UserError, match="config.py:4; SystemExit: 3"):
         load_config(str(path), {})
+
+
+def test_a_frozen_config_is_one(tmp_path):
+    path = tmp_path / "config.py"
+    frozen = "return config_dict.FrozenConfigDict(default_config())"
+    path.write_text(
+        "from ml_collections import config_dict\n"
+        f"from gptjax.config import default_config\n\ndef get_config():\n    {frozen}\n"
+    )
+    assert load_config(str(path), {"model.n_layer": "7"}).model.n_layer == 7
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1\0", "config.py; SyntaxError: source code string cannot contain null bytes."),
+        ("def get_config(): assert False", "config.py:1; AssertionError. A config"),
+        ("def get_config(): open('/nowhere')", "No such file or directory: '/nowhere'. A config"),
+        (None, "config.py; is no file"),
+    ],
+)
+def test_what_is_wrong_with_a_config_file_is_told(tmp_path, source, message):
+    path = tmp_path / "config.py"
+    path.mkdir() if source is None else path.write_text(source)
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_config(str(path), {})
+
+
+def test_an_empty_choice_is_shown():
+    with pytest.raises(UserError, match='must be one of synthetic, "". Meaning'):
+        validate(tiny.config(data__fallback="other"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Where the text comes from: files, TFDS, a local web server, and what happens without them."""
 
+import errno
 import hashlib
 import http.server
 import os
@@ -116,6 +117,23 @@ def test_a_directory_is_refused(tmp_path):
         corpus.load(f"text:{tmp_path}", fallback="synthetic")
 
 
+@pytest.mark.parametrize("source", ["text:", "TEXT:a.txt", "tokens:"])
+def test_a_kind_without_its_name_is_told_how_to_go_on(source):
+    kind = source.partition(":")[0].lower()
+    with pytest.raises(UserError, match=f"unknown dataset.* Write {kind}: and then what it is"):
+        corpus.load(source, fallback="synthetic")
+
+
+def test_a_data_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setenv("GPTJAX_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(UserError, match="input.txt; cannot be read: Permission denied"):
+        corpus.load("tiny_shakespeare", fallback="synthetic")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_that_may_not_be_read_is_refused(tmp_path):
     path = tmp_path / "secret.txt"
@@ -202,14 +220,14 @@ def test_a_text_with_a_character_the_tokenizer_lacks_is_refused():
             8,
             7,
             "model.block_size: 7; needs 8 tokens; val has 7. Lower block_size, add text "
-            "or raise --config.data.val_fraction.",
+            "or, unless it is in token files, raise --config.data.val_fraction.",
         ),
         (1, 0, "model.block_size: 7; needs 8 tokens; train has 1. Lower block_size or add text."),
         (
             90,
             0,
             "model.block_size: 7; needs 8 tokens; val has 0. Lower block_size, add text "
-            "or raise --config.data.val_fraction.",
+            "or, unless it is in token files, raise --config.data.val_fraction.",
         ),
     ],
 )
@@ -353,8 +371,10 @@ def fetch(server, sha256=SHA256):
 
 
 def test_a_download_is_byte_equal_and_done_once(server):
+    assert not datasets.prepared_shakespeare().exists()
     assert fetch(server) == RAW
     assert server.requests == ["HEAD", "GET"]
+    assert list(datasets.prepared_shakespeare().glob("*.array_record-*"))
     assert fetch(server) == RAW
     assert server.requests == ["HEAD", "GET"]
 

@@ -62,6 +62,45 @@ def test_without_compiling_nothing_is_begun(monkeypatch):
             devices.available_devices()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("jax_threefry_partitionable", False),
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_transfer_guard", "disallow"),
+    ],
+)
+def test_a_setting_that_would_change_numbers_or_fail_is_refused(monkeypatch, name, value):
+    monkeypatch.setenv(name.upper(), str(value))
+    before = jax.config.values[name]
+    jax.config.update(name, value)
+    try:
+        with pytest.raises(UserError, match=f"{name.upper()}: {value}; .* Unset it"):
+            devices.available_devices()
+    finally:
+        jax.config.update(name, before)
+
+
+def test_the_older_name_of_a_variable_is_named(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("JAX_PLATFORM_NAME", "cpu")
+    assert devices.available_devices()[1] == "JAX_PLATFORM_NAME=cpu"
+
+    def fails():
+        raise RuntimeError("no gpu")
+
+    monkeypatch.setenv("JAX_PLATFORM_NAME", "gpu")
+    monkeypatch.setattr(jax, "devices", fails)
+    with pytest.raises(UserError, match="JAX_PLATFORM_NAME: gpu; no such device here"):
+        devices.available_devices()
+
+
+@pytest.mark.parametrize(("batch_size", "fix"), [(2, "Use 3, or"), (4, "Use 3 or 6, or")])
+def test_batches_that_split_are_named(batch_size, fix):
+    with pytest.raises(UserError, match=fix):
+        devices.choose_devices([None] * 3, tiny.config(mesh__data=3, train__batch_size=batch_size))
+
+
 def test_gpu_is_another_word_for_cuda(monkeypatch):
     monkeypatch.setattr(versions, "cuda_plugins", lambda: {})
     monkeypatch.setenv("JAX_PLATFORMS", "gpu")

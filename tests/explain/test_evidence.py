@@ -6,11 +6,12 @@ import re
 import by_hand
 import pytest
 
-from gptjax.explain.evidence import findings, headline
+from gptjax.explain.evidence import findings, headline, headline_alone
 from gptjax.explain.finding import Noise
 from gptjax.explain.pair import Pair
+from gptjax.explain.recipes import cards
 from gptjax.explain.series import Times
-from gptjax.explain.verdict import MOST, TEMPLATES, sentence, sentences
+from gptjax.explain.verdict import FORMS, MOST, TEMPLATES, sentence, sentences
 
 END = ((0, 4.2), (1000, 2.1), (2000, 1.9))
 LOWER = ((0, 4.2), (1000, 2.0), (2000, 1.7))
@@ -108,6 +109,15 @@ class TestManySettings:
         assert not any("cause" in words or " is its" in words for words in said)
         assert "contexts" in [each.kind for each in found]
 
+    def test_of_one_kind_are_named_without_their_values(self):
+        base = dict(model__norm="layernorm", model__mlp="gelu", optim__schedule="cosine")
+        other = dict(model__norm="rmsnorm", model__mlp="relu2", optim__schedule="linear")
+        b = by_hand.series("b", LOWER, train__max_iters=1000, **other)
+        assert first(by_hand.series("a", END, **base), b).startswith(
+            "These are two experiments: 0.500x the updates (2,000, 1,000), another architecture "
+            "(norm, mlp), another schedule (schedule)."
+        )
+
     def test_a_losss_context_that_was_measured_has_its_number(self):
         from gptjax.explain.curves import Reading
 
@@ -135,6 +145,26 @@ class TestTheSameSettings:
             "Only the device differs (device cpu; device NVIDIA H100), and makes"
         )
 
+    def test_in_two_programs_are_one_recipe_whose_random_numbers_differ(self):
+        recipe = cards()["laptop"]
+        settings = {name.replace(".", "__"): value for name, value in recipe.settings.items()}
+        own = dict(recipe=cards()["shakespeare_char"].name, data__val_fraction=0.1, **settings)
+        others = dict(program="nanoGPT", recipe=recipe.name, **settings)
+        for end, kind in ((1.925, "same_recipe_noise"), (2.1, "suspected_bug_of_a_program")):
+            at_end = ((0, 4.16), (2000, end))
+            pair = (by_hand.series("a", END, **own), by_hand.series("b", at_end, **others))
+            assert kinds(*pair)[0] == kind
+
+    def test_in_two_programs_say_where_noise_is_not_known(self):
+        assert kinds(by_hand.series("a", END), by_hand.series("b", LOWER, program="nanoGPT")) == [
+            "other_random_numbers"
+        ]
+
+    def test_of_which_the_start_is_not_known_says_nothing_of_it(self):
+        pair = [by_hand.series(label, val[1:]) for label, val in (("a", END), ("b", LOWER))]
+        assert "Before training" not in first(*pair)
+        assert kinds(*pair) == ["suspected_bug_only"]
+
     def test_and_other_losses_are_a_bug(self):
         said = first(by_hand.series("a", END), by_hand.series("b", LOWER))
         assert "yet b is 0.200 lower: a bug, or something that is not recorded" in said
@@ -148,9 +178,29 @@ class TestTheSameSettings:
         a = by_hand.series("a", END, times=Times(update_ms=40.0, n_updates=100))
         b = by_hand.series("b", END, times=Times(update_ms=100.0, n_updates=100))
         assert kinds(a, b) == ["identical", "slower"]
+        (said,) = sentences(findings(Pair(a, b)))
+        assert "bit for bit" in said and "2.50x as long in b as in a" in said
         assert kinds(b, a) == ["identical", "slower"]
         nearly = by_hand.series("b", END, times=Times(update_ms=50.0, n_updates=100))
         assert kinds(a, nearly) == ["identical"]
+
+
+def test_curves_that_do_not_meet_are_told_in_the_units_of_each_axis():
+    more = dict(
+        model__n_layer=6,
+        parameters=10_646_784,
+        train__max_iters=5000,
+        train__batch_size=64,
+        tokens_per_update=16_384,
+        flops_per_update=1.16e12,
+    )
+    pair = Pair(by_hand.series("a", ((2000, 1.9),)), by_hand.series("b", ((5000, 1.7),), **more))
+    said = [words for words in sentences(findings(pair)) if "do not meet" in words]
+    assert said == [
+        "At equal updates the curves do not meet: b's first evaluation is at 5,000, a ends at "
+        "2,000. At equal tokens or FLOPs the curves do not meet: b's first evaluation is at "
+        "81.9 M tokens, a ends at 1.54 M."
+    ]
 
 
 def test_another_text_is_told_first_and_nothing_after_it():
@@ -164,8 +214,10 @@ def test_overfitting_that_is_the_larger_term_is_told_first():
     """The gap of 0.1 at the end is a rise of 0.4 that hides a best 0.3 lower."""
     risen = ((0, 4.2), (1000, 1.6), (2000, 2.0))
     b = by_hand.series("b", risen, train=(4.2, 1.5, 0.7), model__dropout=0.1)
-    found = findings(Pair(by_hand.series("a", END), b))
-    assert "overfitted" in [each.kind for each in found]
+    assert kinds(by_hand.series("a", END), b)[:2] == ["overfitted", "only_one"]
+    slightly = ((0, 4.2), (1000, 1.5), (2000, 1.55))
+    b = by_hand.series("b", slightly, train=(4.2, 1.5, 0.7), model__dropout=0.1)
+    assert kinds(by_hand.series("a", END), b)[:2] == ["only_one", "overfitted"]
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.05, 0.2])
@@ -189,6 +241,29 @@ def test_the_headline_has_both_ends():
     assert sentence(headline(pair)) == (
         "a ends at val 1.9000, b at 1.7000: b is 0.200 lower (noise: 0.014)."
     )
+
+
+def test_a_run_that_is_under_way_is_told():
+    said = sentences(findings(Pair(by_hand.series("a", END), by_hand.series("b", END[:2]))))
+    assert (
+        "b's last loss is after 1,000 of 2,000 planned updates: it is not where the run ends."
+        in said
+    )
+
+
+def test_one_run_has_its_end():
+    said = sentence(headline_alone(by_hand.series("a", END, train=(4.2, 2.0, 1.8))))
+    assert said == "a ends at val 1.9000, train 1.8000, after 2,000 updates."
+    nothing = by_hand.series("a", ((0, 4.2),))
+    assert sentence(headline_alone(nothing)) == "a has no loss after an update."
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(732.4, "732x"), (53.33, "53.3x"), (4.0, "4.00x"), (0.5, "0.500x"), (4.32e-5, "0.0000432x")],
+)
+def test_a_ratio_has_three_digits(value, words):
+    assert FORMS["ratio"](value) == words
 
 
 def test_no_template_holds_a_number():

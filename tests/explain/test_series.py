@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from gptjax import plot as plot_module
-from gptjax.explain import plots
 from gptjax.explain.series import AXES
 from gptjax.explain.sources import read_series
 from gptjax.system.errors import UserError
@@ -102,45 +100,3 @@ def test_a_run_without_evaluations_is_refused(tmp_path):
             read_series(str(tmp_path / "a"))
     with pytest.raises(UserError, match="no metrics.jsonl"):
         read_series(str(tmp_path))
-
-
-@pytest.mark.parametrize("over", AXES)
-def test_the_picture_has_a_curve_and_a_line_for_each_mark(run_dir, tmp_path, over, monkeypatch):
-    pytest.importorskip("matplotlib")
-    from matplotlib import pyplot
-
-    drawn = []
-    monkeypatch.setattr(pyplot, "close", drawn.append)
-    plot_module.plot(
-        [f"one={run_dir}", f"two={run_dir}"],
-        over=over,
-        mark=["nanoGPT, laptop=1.8857"],
-        png=str(tmp_path / "losses.png"),
-    )
-    (panel,) = drawn[0].axes
-    monkeypatch.undo()
-    pyplot.close(drawn[0])
-    curves = [line.get_ydata().tolist() for line in panel.lines if line.get_linestyle() == "-"]
-    assert curves.count([2.5, 2.7]) == 2  # What came before the first update is not drawn.
-    assert [1.8857, 1.8857] in [list(line.get_ydata()) for line in panel.lines]
-    said = " ".join(text.get_text() for text in panel.texts)
-    assert "one: 2.5000" in said and "nanoGPT, laptop: 1.8857" in said
-    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_batches_losses_are_drawn_as_means_of_ten():
-    smooth = plots._running_mean(np.arange(12.0))
-    np.testing.assert_allclose(smooth, [4.5, 5.5, 6.5])
-    assert len(plots._running_mean(np.arange(9.0))) == 0
-
-
-@pytest.mark.parametrize("mark", ["1.8857", "=1.8", "a=b", "a=nan"])
-def test_a_mark_that_is_none_is_refused(run_dir, tmp_path, mark):
-    with pytest.raises(UserError, match="must be LABEL=LOSS"):
-        plot_module.plot([str(run_dir)], over="updates", mark=[mark], png=str(tmp_path / "a.png"))
-
-
-def test_without_matplotlib_the_extra_is_named(run_dir, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r"needs matplotlib\. Install it: pip install -e"):
-        plots.draw_losses([read_series(str(run_dir))], tmp_path / "a.png", over="updates", marks={})

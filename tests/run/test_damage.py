@@ -8,6 +8,7 @@ from pathlib import Path
 import forked
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
 
@@ -238,3 +239,31 @@ def contents(folder):
         for path in folder.rglob("*")
         if path.is_file() and path.name != ".lock" and "__pycache__" not in path.parts
     }
+
+
+@pytest.mark.parametrize("denied_by", ["Python", "TensorStore"])
+def test_p5_what_may_not_be_read_is_not_taken_for_damaged(
+    runs, settings, tmp_path, monkeypatch, denied_by
+):
+    """It stays where it is, and no other is taken for the newest or the best."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(runs / "this", run_dir)
+    settings = settings.copy_and_resolve_references()
+    settings.out_dir = str(run_dir)
+
+    def denied(self, step, args):
+        if step != 8 or (denied_by == "TensorStore") == ("meta" in args.keys()):
+            return restore(self, step, args=args)
+        if denied_by == "Python":
+            raise PermissionError(13, "Permission denied")
+        raise ValueError("PERMISSION_DENIED: Error reading local file")
+
+    restore = ocp.CheckpointManager.restore
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", denied)
+    with pytest.raises(RunError, match="8 cannot be read: .*(denied|DENIED)"):
+        resume.resume_plan(settings, [])
+    if denied_by == "Python":
+        with Checkpoints(run_dir, read_only=True) as checkpoints:
+            with pytest.raises(RunError, match="8 cannot be read"):
+                checkpoints.best()
+    assert {path.name for path in (run_dir / "checkpoints").iterdir()} >= {"4", "8"}

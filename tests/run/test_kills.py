@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import compiling
 import faults
@@ -30,7 +31,8 @@ import tiny
 from gptjax.run import checkpoint, directory, template
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.runlog import read_records
-from gptjax.system.errors import UserError
+from gptjax.system.errors import RunError, UserError
+from gptjax.train import Trainer
 
 CONFIG = """
 from gptjax.config.config import default_config
@@ -605,6 +607,38 @@ def test_p11_an_owner_that_has_just_got_the_lock_is_waited_for(tmp_path):
             with directory.locked(tmp_path):
                 pass
         writing.join()
+
+
+@pytest.mark.parametrize("is_begun_anew", [False, True])
+def test_p11_a_directory_that_is_gone_is_not_written_to(tmp_path, is_begun_anew):
+    """As by `rm -r RUN` and the same command again, while a forgotten process still trains."""
+    run_dir = tmp_path / "run"
+    with directory.locked(run_dir) as check:
+        check()
+        (run_dir / ".lock").unlink()
+        check()  # Nobody else is there.
+        shutil.rmtree(run_dir)
+        if is_begun_anew:
+            run_dir.mkdir()
+            (run_dir / ".lock").write_text("process 7 on here\n")
+        with pytest.raises(RunError, match="run was removed, moved or begun anew"):
+            check()
+    assert (run_dir / ".lock").exists() == is_begun_anew
+
+
+def test_p11_a_run_whose_directory_is_gone_stops_at_its_next_save(tmp_path):
+    config, run_dir = runs.settings(tmp_path), tmp_path / "run"
+
+    def losing(self, n):
+        updates(self, n)
+        self._saver.wait()
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+    updates = Trainer._make_updates
+    with mock.patch.object(Trainer, "_make_updates", losing):
+        with pytest.raises(RunError, match="run was removed, moved or begun anew"):
+            runs.start(config, run_dir)
+    assert not list(run_dir.glob("checkpoints/*"))
 
 
 @pytest.mark.slow

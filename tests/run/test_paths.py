@@ -11,6 +11,8 @@ import tiny
 from gptjax.evaluate import evaluate
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.rescue import rescue
+from gptjax.system import files
+from gptjax.system.errors import UserError
 
 NAMES = {
     "brackets and stars": "[2026] a*b?",
@@ -62,3 +64,35 @@ def test_p26_arrays_that_orbax_forgot_to_list_are_found(tmp_path, capsys):
     tiny.assert_same_bits(found.state, wanted.state)
     assert "checkpoint 12 had no list of its arrays; made one" in capsys.readouterr().err
     assert runs.start(config, out_dir) == 0
+
+
+def test_p26_what_tensorstore_would_write_elsewhere_is_reached_by_a_link(tmp_path, monkeypatch):
+    """Under a locale that is not UTF-8 its `ü` is another folder than Python's."""
+    folder = tmp_path / "ü"
+    with files.plain_path(folder) as plain:
+        assert plain == folder
+    monkeypatch.setattr(os, "fsencode", lambda path: os.fspath(path).encode("latin-1"))
+    with files.plain_path(folder) as plain:
+        assert str(plain).isascii()
+        assert plain.readlink() == folder
+
+
+def test_p26_the_link_itself_has_a_plain_path(tmp_path, monkeypatch):
+    odd = tmp_path / "[temporary]"
+    odd.mkdir()
+    monkeypatch.setenv("TMPDIR", str(odd))
+    with files.plain_path(tmp_path / "[run]") as plain:
+        assert "[" not in str(plain)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with files.plain_path(tmp_path / "[run]") as plain:
+        assert plain.is_relative_to(tmp_path)
+    assert os.listdir(tmp_path) == ["[temporary]"]
+
+
+def test_p26_a_path_that_needs_a_link_is_refused_where_none_can_be_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    files.check_writable(tmp_path / "run")
+    with pytest.raises(
+        UserError, match=r"\[run\]; such a path is reached by a link, and no folder"
+    ):
+        files.check_writable(tmp_path / "[run]")

@@ -3,6 +3,7 @@
 import pytest
 
 from gptjax.run.reader import run_and_step
+from gptjax.system.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,9 @@ from gptjax.run.reader import run_and_step
 )
 def test_a_checkpoints_folder_names_run_and_step(out_dir, found):
     assert run_and_step(out_dir, "best") == found
+
+
+def test_two_steps_are_refused():
+    assert run_and_step("run/checkpoints/40", "40") == ("run", "40")
+    with pytest.raises(UserError, match="--step: 20; --out_dir run/checkpoints/40 is that of"):
+        run_and_step("run/checkpoints/40", "20")

@@ -20,6 +20,7 @@ import tiny
 
 from gptjax.config.config import flat, set_knob
 from gptjax.config.config_file import load_config
+from gptjax.config.knobs import KNOBS
 from gptjax.device import flops, peak
 from gptjax.run import resume
 from gptjax.run.checkpoint import Checkpoints
@@ -222,6 +223,21 @@ def test_p5_if_all_checkpoints_are_damaged_nothing_is_begun_anew(files, unbroken
     assert runs.history(out_dir) == runs.history(unbroken)
 
 
+def test_the_log_of_a_run_whose_checkpoints_are_gone_is_not_overwritten(files, unbroken, tmp_path):
+    out_dir = tmp_path / "run"
+    shutil.copytree(unbroken, out_dir)
+    shutil.rmtree(out_dir / "checkpoints")
+    log = (out_dir / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match="log of a run that ended at step 12, and no checkpoint"):
+        run(files, out_dir)
+    assert (out_dir / "metrics.jsonl").read_bytes() == log
+    # A run that was killed may have had none yet: it begins again.
+    killed = b"".join(log.splitlines(keepends=True)[:-1])
+    (out_dir / "metrics.jsonl").write_bytes(killed)
+    assert run(files, out_dir) == 0
+    assert runs.history(out_dir) == runs.history(unbroken)
+
+
 def test_a_start_that_fails_leaves_nothing_and_no_one_else_starts_meanwhile(
     files, tmp_path, monkeypatch
 ):
@@ -368,8 +384,12 @@ def test_a_fork_is_a_new_run_with_a_parent(files, unbroken, tmp_path):
     assert [r["step"] for r in runs.history(fork) if r["kind"] == "train"] == [15]
     # Where it starts it is evaluated and saved, whatever the intervals.
     assert [r["step"] for r in runs.history(fork) if r["kind"] == "eval"] == [12, 15]
-    # It can itself be resumed, and stays the parent's child.
-    assert run(files, fork, init_from=unbroken, train__max_iters=16, optim__beta1=0.8) == 0
+    # It can itself be resumed, however the parent's path is written, and stays its child.
+    for n, written in enumerate((unbroken, f"{unbroken}/", os.path.relpath(unbroken))):
+        again = dict(init_from=written, train__max_iters=16 + n, optim__beta1=0.8)
+        assert run(files, fork, **again) == 0
+    with pytest.raises(UserError, match="needs an unused directory"):
+        run(files, fork, init_from=unbroken.parent, train__max_iters=20, optim__beta1=0.8)
 
 
 class TestResumedConfig:
@@ -417,8 +437,10 @@ class TestResumedConfig:
     def test_another_experiment_is_refused(self, name, value):
         requested = tiny.config()
         set_knob(requested, name, value)
-        with pytest.raises(UserError, match="another experiment"):
+        with pytest.raises(UserError, match="another experiment") as error:
             resume.resumed_config(requested, [name], self.stored(), [], step=7)
+        # Where a fork would be refused as well, none is proposed.
+        assert ("or fork the run" in str(error.value)) == (not KNOBS[name].fixed_in_fork)
 
 
 def test_a_changed_text_is_refused(files, unbroken, tmp_path):

@@ -24,6 +24,40 @@ def test_a_lock_that_is_a_link_is_refused_and_leads_nowhere(tmp_path):
     assert other.read_text() == "mine"
 
 
+def test_a_run_may_not_lie_among_another_s_checkpoints(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    for place in ("checkpoints", "checkpoints/40", "checkpoints/40/run"):
+        with pytest.raises(UserError, match="lies among the checkpoints of"):
+            directory.check_place(tmp_path / place / "run")
+    directory.check_place(tmp_path / "checkpoints")  # Its own, or no run's.
+    directory.check_place(tmp_path / "other" / "checkpoints" / "run")
+
+
+def test_a_path_too_long_for_what_a_run_writes_is_refused(tmp_path):
+    most = os.pathconf("/", "PC_PATH_MAX") - 256
+    name = "é" * 100  # 200 bytes
+    longest = tmp_path
+    while len(os.fsencode(longest)) + 201 <= most:
+        longest /= name
+    directory.check_place(longest)
+    with pytest.raises(UserError, match=f"…; has [0-9]+ bytes; must have ≤ {most}"):
+        directory.check_place(longest / name)
+
+
+def test_a_directory_that_may_not_be_read_is_not_taken_for_an_unused_one(tmp_path, monkeypatch):
+    (tmp_path / "checkpoints").mkdir()
+    assert directory.has_checkpoints(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="cannot be read: Permission denied"):
+        directory.has_checkpoints(tmp_path)
+
+
+def test_a_log_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="metrics.jsonl; cannot be read: Is a directory"):
+        runlog.read_records(tmp_path / "metrics.jsonl")
+
+
 def test_a_temporary_file_that_is_a_link_leads_nowhere(tmp_path):
     other = tmp_path / "other"
     other.write_text("mine")

@@ -106,3 +106,39 @@ def test_the_folder(monkeypatch, environment, wanted):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert cache.folder() == (Path(wanted) if wanted else None)
+
+
+def test_a_process_with_fewer_cores_has_programs_of_its_own(tmp_path, monkeypatch):
+    """XLA splits work over the cores as it compiles, and JAX's key tells nothing of them."""
+    monkeypatch.setenv("GPTJAX_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    before = jax.config.jax_compilation_cache_dir
+    folders = []
+    try:
+        for n_cores in (2, 12, 2):
+            monkeypatch.setattr(cache, "n_cores", lambda n_cores=n_cores: n_cores)
+            cache.keep_compiled_programs()
+            folders.append(jax.config.jax_compilation_cache_dir)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert folders[0] == folders[2] != folders[1]
+    assert Path(folders[1]).parent == tmp_path / "gptjax" / "compiled"
+
+
+def test_a_home_that_may_not_be_looked_into_is_done_without(tmp_path, monkeypatch):
+    """As in a container whose user is not the one that HOME belongs to."""
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("GPTJAX_CACHE_DIR", str(tmp_path / "home"))
+    for name in ("GPTJAX_COMPILE_CACHE", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def denied(path, **_):
+        if str(path).startswith(str(tmp_path / "home")):
+            raise PermissionError(13, "Permission denied")
+        return stat(path)
+
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", denied)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    cache.keep_compiled_programs()
+    assert jax.config.jax_compilation_cache_dir == before

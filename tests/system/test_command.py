@@ -191,6 +191,29 @@ class TestLastResort:
             command.run(main)
         assert left.value.code == 1 and capsys.readouterr().err.startswith(said)
 
+    @pytest.mark.parametrize(
+        ("error", "said", "code"),
+        [
+            (PermissionError(13, "Permission denied", "a/b"), "a/b: Permission denied", 1),
+            (RuntimeError("can't start new thread"), "out of threads, or of memory for one: ", 1),
+            (
+                ValueError('Invalid value "x" for JAX flag jax_num_cpu_devices'),
+                "JAX_NUM_CPU_DEVICES: x; JAX takes no such value. Unset it.",
+                2,
+            ),
+            (
+                ValueError("invalid truth value 'x' for environment 'JAX_NUM_CPU_DEVICES'"),
+                "JAX_NUM_CPU_DEVICES: x; JAX takes no such value. Unset it.",
+                2,
+            ),
+        ],
+    )
+    def test_what_the_machine_refuses_is_one_line(self, exit_of, monkeypatch, error, said, code):
+        monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "x")
+        left, _, errors = exit_of(raising(error))
+        assert left == code and errors.count("\n") == 1
+        assert errors.startswith(f"gptjax: error: {said}")
+
     def test_a_bug_keeps_its_traceback(self):
         def main(argv):
             raise type("JaxRuntimeError", (RuntimeError,), {})("INTERNAL: a bug")

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -31,8 +32,8 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = ["README.md"] + [
     f"docs/{name}.md"
     for name in (
-        "from-nanogpt recipes reading-your-numbers ladder checkpoints gpu speed token-files python "
-        "environment layout glossary"
+        "from-nanogpt recipes what-a-run-prints reading-your-numbers compare ladder checkpoints "
+        "gpu speed token-files python environment layout glossary"
     ).split()
 ]
 PAGES.append("CONTRIBUTING.md")
@@ -125,6 +126,28 @@ def commands(page: str) -> Iterator[Command]:
             for line in block.lines:
                 if _COMMAND.match(line):
                     yield Command(block.where, line, [], why)
+
+
+def test_what_compare_is_said_to_print_is_what_it_prints(capsys, monkeypatch):
+    """Whole lines, as on a terminal of 80 columns; "…" stands for any."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = [c for c in ALL_COMMANDS if "scripts/compare.py" in c.line and c.printed]
+    assert len(shown) >= 3
+    for command in shown:
+        _, script, *arguments = shlex.split(command.line)
+        capsys.readouterr()
+        runpy.run_path(script)["main"](arguments)
+        printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        wrong = [line for line in command.printed if line != "…" and line not in printed]
+        assert not wrong, f"{command.where}: not printed: {wrong}"
+
+
+def test_the_examples_are_small_and_name_no_machine():
+    files = [path for path in (ROOT / "examples").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files if path.suffix != ".png") < 300_000
+    for path in (ROOT / "examples").rglob("*.json*"):
+        assert not re.search(r"[\"' =]/\w", path.read_text(encoding="utf-8")), path
 
 
 def prose(page: str) -> str:
