@@ -41,7 +41,7 @@ class Inputs:
 
     @property
     def val_bytes_per_token(self) -> float | None:
-        """Bytes of UTF-8 that a token of val stands for, on average; None where tokens have none."""
+        """Bytes of UTF-8 that a token of val stands for, on average; None where it has none."""
         each_V = self.tokenizer.bytes_per_token
         return None if each_V is None else float(each_V[self.splits.val].mean())
 
