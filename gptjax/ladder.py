@@ -116,11 +116,12 @@ def measured_costs(found: Design, runs: KeptRuns) -> dict[Rung, Cost]:
 
     A rung between them makes as many FLOPs a second as both do in the geometric mean.
     """
+    print("measuring an update of both", flush=True)
     ends = []
     for label, values in zip(found.labels, (end.values for end in found.ends), strict=True):
         program = runs.program(values)
         program.measure()
-        print(f"an update of {label}: {1e3 * program.update_seconds:.3g} ms, measured")
+        print(f"an update of {label}: {1e3 * program.update_seconds:,.1f} ms, measured")
         ends.append(program)
     rates = [
         program.update_seconds / runs.flops(end.values)
@@ -190,6 +191,9 @@ class Climb:
             ) from error
 
     def _announce(self, missing: list[Job]) -> None:
+        if not missing:
+            print(f"all {len(self._jobs)} runs are there already")
+            return
         design, chosen = self._design, self._plan
         lengths = " and ".join(design.horizon(share).at for share in chosen.shares)
         words = (

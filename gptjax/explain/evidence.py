@@ -84,7 +84,7 @@ def _about_both(pair: Pair) -> Iterator[Finding]:
     a, b, settings = pair.a, pair.b, pair.settings
     if settings.of("corpus"):
         values = pair.labels | dict(a_text=a.value("corpus", "?"), b_text=b.value("corpus", "?"))
-        yield Finding("other_text", values, math.inf, rank=0)
+        yield Finding("other_text", values, math.inf, rank=0, parts=tuple(_bits_per_byte(pair)))
         return
     if a.last is None or b.last is None:
         return
@@ -107,6 +107,14 @@ def _config_or_run(series: Series) -> str:
     """What a ladder is told to start from: the config of a known recipe, or what was read."""
     card = card_of(series)
     return card.config if card and card.config else series.path
+
+
+def _bits_per_byte(pair: Pair) -> Iterator[Finding]:
+    """Both ends in the unit that unlike tokenizers share, if both are known."""
+    each = [series.value("val_bytes_per_token") for series in (pair.a, pair.b)]
+    if all(each) and pair.a.last is not None and pair.b.last is not None:
+        bits = [end.val / math.log(2) / n for end, n in zip(pair.ends, each, strict=True)]
+        yield Finding("bits_per_byte", pair.labels | dict(a_bits=bits[0], b_bits=bits[1]))
 
 
 def _gaps(pair: Pair) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ _FROM_RECORD = {
     "n_params": "parameters",
     "vocab_size": "vocab_size",
     "train_tokens": "train_tokens",
+    "val_bytes_per_token": "val_bytes_per_token",
     "corpus_name": "corpus",
     "corpus_sha256": "corpus_sha256",
     "corpus_floor_nats": "floor_nats",

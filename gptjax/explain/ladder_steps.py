@@ -31,6 +31,9 @@ _GROUPS = {
     for name in (*GROUPS, "kernels")
 }
 
+# Changes of a step that a sentence tells.
+_MOST_TOLD = 3
+
 # Of the length, those that are counted in updates.
 _LENGTHS = ("train.max_iters", "optim.lr_decay_iters", "optim.warmup_iters")
 
@@ -61,7 +64,17 @@ class Step:
     @property
     def words(self) -> str:
         """`n_layer 4 → 6, n_embd 128 → 384`."""
-        return ", ".join(f"{knob.split('.')[-1]} {a} → {b}" for knob, a, b in self.changes)
+        return ", ".join(self._each)
+
+    @property
+    def brief(self) -> str:
+        """The same, of many only the first."""
+        left = len(self.changes) - _MOST_TOLD
+        return self.words if left < 2 else f"{', '.join(self._each[:_MOST_TOLD])} and {left} more"
+
+    @property
+    def _each(self) -> list[str]:
+        return [f"{knob.split('.')[-1]} {a} → {b}" for knob, a, b in self.changes]
 
 
 def comparable(values: Values) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _of_steps(reading: Reading, steps: Sequence[Step]) -> list[str]:
     by_size = sorted(range(len(steps)), key=lambda i: -abs(shares[i].mean))
     beyond = [i for i in by_size if shares[i].is_beyond_noise]
     found = [
-        f"{reading.share(i)} {at} comes from {steps[i].name}: {steps[i].words}."
+        f"{reading.share(i)} {at} comes from {steps[i].name}: {steps[i].brief}."
         for i in beyond[:_MOST_OWN]
     ]
     if others := beyond[_MOST_OWN:]:

@@ -162,6 +162,7 @@ FACTS = {
     "tokens_per_update": "tokens an update sees",
     "flops_per_update": "FLOPs of an update: (6N + 12·L·H·Q·T) a token",
     "train_tokens": "tokens of the training split",
+    "val_bytes_per_token": "bytes of UTF-8 that a token of val stands for",
     "corpus": "the text's name",
     "corpus_sha256": "the text's sha256",
     "floor_nats": "the text's entropy: no model's loss is below it",

@@ -47,6 +47,10 @@ def differences(pair: Pair) -> tuple[Table, str]:
             rows += _row(words, *totals)
     epochs = [_epochs(each) for each in (pair.a, pair.b)]
     rows += _row("passes over the text", *epochs)
+    # A whole split or a few random batches: losses of one thing, with unlike errors.
+    estimates = [each.value("loss_estimate") for each in (pair.a, pair.b)]
+    if all(estimates):
+        rows += _row("losses are estimated by", *estimates)
     for each in pair.settings.differing:
         for name in each.a:
             sides = [each.a[name], each.b[name]]

@@ -39,6 +39,12 @@ class Inputs:
         """Memory that the tokens take."""
         return self.splits.train.nbytes + self.splits.val.nbytes
 
+    @property
+    def val_bytes_per_token(self) -> float | None:
+        """Bytes of UTF-8 that a token of val stands for, on average; None where it has none."""
+        each_V = self.tokenizer.bytes_per_token
+        return None if each_V is None else float(each_V[self.splits.val].mean())
+
     def to_json(self, requested: str) -> dict[str, Any]:
         """What the log and the checkpoints say of the corpus; `requested` is data.source."""
         return {

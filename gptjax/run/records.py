@@ -43,6 +43,7 @@ def run_record(
         **costs,
         **{f"corpus_{name}": value for name, value in corpus.items()},
         "vocab_size": inputs.tokenizer.vocab_size,
+        "val_bytes_per_token": inputs.val_bytes_per_token,
         **{f"{split}_tokens": n_tokens for split, n_tokens in inputs.n_tokens.items()},
         "parent": plan.parent,
     }

@@ -220,14 +220,14 @@ def test_a_text_with_a_character_the_tokenizer_lacks_is_refused():
             8,
             7,
             "model.block_size: 7; needs 8 tokens; val has 7. Lower block_size, add text "
-            "or raise --config.data.val_fraction.",
+            "or, unless it is in token files, raise --config.data.val_fraction.",
         ),
         (1, 0, "model.block_size: 7; needs 8 tokens; train has 1. Lower block_size or add text."),
         (
             90,
             0,
             "model.block_size: 7; needs 8 tokens; val has 0. Lower block_size, add text "
-            "or raise --config.data.val_fraction.",
+            "or, unless it is in token files, raise --config.data.val_fraction.",
         ),
     ],
 )

@@ -210,6 +210,14 @@ def test_another_text_is_told_first_and_nothing_after_it():
     assert "(tiny_shakespeare, synthetic)" in sentence(found[0])
 
 
+def test_of_unlike_texts_bits_per_byte_are_told_where_they_are_known():
+    """1.9 nats are 2.7411 bits; a token of b has two bytes."""
+    a = by_hand.series("a", END, val_bytes_per_token=1.0)
+    b = by_hand.series("b", END, corpus="synthetic", val_bytes_per_token=2.0)
+    assert "they end at 2.7411 and 1.3706" in first(a, b)
+    assert "bits" not in first(a, by_hand.series("b", END, corpus="synthetic"))
+
+
 def test_overfitting_that_is_the_larger_term_is_told_first():
     """The gap of 0.1 at the end is a rise of 0.4 that hides a best 0.3 lower."""
     risen = ((0, 4.2), (1000, 1.6), (2000, 2.0))

@@ -180,4 +180,6 @@ def test_rungs_have_the_same_seeds():
 
 def test_words():
     step = Step("model", (("model.n_layer", 4, 6), ("model.bias", False, True)))
-    assert step.words == "n_layer 4 → 6, bias False → True"
+    assert step.words == step.brief == "n_layer 4 → 6, bias False → True"
+    step = Step("batch", tuple((f"train.{name}", 1, 2) for name in "abcde"))
+    assert step.brief == "a 1 → 2, b 1 → 2, c 1 → 2 and 2 more"

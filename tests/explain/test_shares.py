@@ -108,12 +108,14 @@ def test_beyond_noise_is_students(n_seeds, mean, is_beyond):
     [
         ([0.333, 0.333, 0.334], [0.33, 0.33, 0.34]),  # sums to 1.00
         ([0.125, 0.375], [0.12, 0.38]),
-        ([0.006, 0.006, 0.006], [0.01, 0.01, 0.0]),  # 0.018 rounds to 0.02
-        ([-0.006, -0.006, -0.006], [-0.01, -0.01, 0.0]),
+        ([0.006, 0.006, 0.006], [0.0, 0.01, 0.01]),  # 0.018 rounds to 0.02
+        ([-0.006, -0.006, -0.006], [0.0, -0.01, -0.01]),
+        ([0.003, 0.0049, 0.004], [0.0, 0.01, 0.0]),  # the one that lost the most
+        ([-0.003, -0.004, -0.0049], [0.0, 0.0, -0.01]),
         ([0.1, 0.2], [0.1, 0.2]),
     ],
 )
 def test_rounded_shares_sum_to_the_rounded_gap(values, wanted):
     found = rounded(values, digits=2)
-    assert sorted(found) == pytest.approx(sorted(wanted))
+    assert found == pytest.approx(wanted)
     assert math.fsum(found) == pytest.approx(round(math.fsum(values), 2))
