@@ -82,7 +82,7 @@ def test_it_is_a_run_like_any_other(torch, letters, tmp_path, capsys):
     settings = dict(temperature=0.0, top_k=0, seed=1, stride=1)
     sample.sample(str(run_dir), step="best", **given, **settings)
     assert len(capsys.readouterr().out) > 5
-    plot.plot([str(run_dir)], over="updates", mark=[], png=str(tmp_path / "p.png"))
+    plot.plot([str(run_dir)], over=["updates"], mark=[], png=str(tmp_path / "p.png"))
     assert "best val 2.5000 at step 7" in capsys.readouterr().out
 
 
