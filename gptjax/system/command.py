@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from gptjax.system import output, signals, versions
+from gptjax.system import interrupt, output, signals, versions
 from gptjax.system.errors import RunError, UserError
 from gptjax.system.output import printable
 
@@ -84,6 +84,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
         sys.stdout.flush()
     except BaseException as error:
         code = _told(error)
+    interrupt.all_is_done()
     sys.exit(code)
 
 

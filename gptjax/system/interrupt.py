@@ -30,3 +30,9 @@ def end_scripts_at_once() -> None:
     is_ours = is_script or is_module
     if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
+
+
+def all_is_done() -> None:
+    """From here on Ctrl-C comes too late for a script of ours: Python is only tidying up."""
+    if signal.getsignal(signal.SIGINT) is end:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -44,9 +44,9 @@ def swept(command, folder, *, n_signals, seconds):
         assert "Traceback" not in said and "Exception" not in said, said
         # A run whose three updates were done has said how it ended on stdout.
         assert said.replace("gptjax: interrupted\n", "") == "", said
-        # Python had not run the script's first instruction: the machine is busy.
-        is_too_early = code < 0 and moment < 5 * PYTHON_STARTS_SECONDS
-        ends["too early" if is_too_early else code] += 1
+        # Before a script's first instruction, and after its last, the signal itself ends Python: a
+        # shell calls that 130 as well.
+        ends[130 if code == -signal.SIGINT else code] += 1
     return ends
 
 
@@ -96,7 +96,7 @@ def test_p30_ctrl_c_ends_a_command_at_whatever_moment(run_folder, script):
         shutil.rmtree(run_folder / "another", ignore_errors=True)
     ends = swept(command, run_folder, n_signals=100, seconds=min(whole))
     # Some are done before their signal comes: no two processes take the same time.
-    assert set(ends) <= {130, 0, "too early"} and ends[130] >= 50, ends
+    assert set(ends) <= {130, 0} and ends[130] >= 50, ends
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
