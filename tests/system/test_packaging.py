@@ -73,7 +73,8 @@ def wheel(tmp_path):
 def test_a_wheel_holds_every_module_and_each_can_be_imported(wheel, tmp_path):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
     assert names == {path.as_posix() for path in MODULES}
-    assert "gptjax/explain/recipes.toml" in zipfile.ZipFile(wheel).namelist()
+    data = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".toml")}
+    assert data == {"gptjax/explain/recipes.toml", "gptjax/explain/sentences.toml"}
     installed, empty = tmp_path / "installed", tmp_path / "empty"
     empty.mkdir()
     dotted = [".".join(path.with_suffix("").parts) for path in MODULES]
