@@ -29,7 +29,6 @@ class Clock:
     ):
         """Takes the iterations' numbers and times, the evaluations' numbers, and the starts."""
         self._number_U, self._ms_U, self._step_E = number_U, ms_U, step_E
-        self._interval = interval
         starts = np.array([0, *resumed], np.float64)
         self.holds_U = np.isin(number_U, step_E) | np.isin(number_U, starts)
         if interval:
