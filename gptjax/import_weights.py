@@ -19,7 +19,7 @@ from gptjax.device.formula import formula_flops
 from gptjax.model.gpt import n_parameters
 from gptjax.run import directory, nanogpt_checkpoint, runlog
 from gptjax.run.checkpoint import Checkpoint, Checkpoints
-from gptjax.run.evaluator import Evaluator, Loss, mean_loss, tokens_per_batch
+from gptjax.run.evaluator import Evaluator, Loss, mean_loss
 from gptjax.run.inputs import VAL_TOKENS, Inputs, read_inputs
 from gptjax.run.ledger import Ledger
 from gptjax.run.nanogpt_checkpoint import NanoGPTCheckpoint
@@ -31,7 +31,7 @@ from gptjax.system import cache, files
 from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
 from gptjax.system.output import printable
-from gptjax.update.step import TrainState, model_graph
+from gptjax.update.step import TrainState
 from gptjax.update.torch_adamw import next_rate
 
 # Vocabularies are padded to multiples from here on: of smaller ones too many would seem to fit.
@@ -126,8 +126,7 @@ def _val_loss(model: GPTConfig, inputs: Inputs, state: TrainState) -> Loss:
     offsets_W = batches.sweep_offsets(
         n_tokens=len(ids), block_size=model.block_size, max_tokens=_CHECKED_TOKENS
     )
-    n_tokens = tokens_per_batch(model, device.platform)
-    evaluator = Evaluator(model_graph(model), model.block_size, tokens_per_batch=n_tokens)
+    evaluator = Evaluator(model, model.block_size, device)
     with kernels.matmul_precision(model):
         params = jax.device_put(state.params)
         return mean_loss(evaluator.losses(params, jnp.asarray(ids), offsets_W))

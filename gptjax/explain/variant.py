@@ -15,7 +15,7 @@ import numpy as np
 
 from gptjax.config.config import model_config
 from gptjax.device.memory import check_memory
-from gptjax.run.evaluator import Evaluator, tokens_per_batch
+from gptjax.run.evaluator import Evaluator
 from gptjax.run.inputs import Inputs
 from gptjax.system.errors import UserError
 from gptjax.update.optim import optimizer
@@ -110,8 +110,7 @@ class Variant:
             self._train_steps = jax.jit(
                 functools.partial(train_steps, graph, optimizer(config), dropout_key, block_size)
             )
-            n_tokens = tokens_per_batch(model, self.device.platform)
-            self._evaluator = Evaluator(graph, block_size, tokens_per_batch=n_tokens)
+            self._evaluator = Evaluator(model, block_size, self.device)
             self._train_ids = jax.device_put(inputs.splits.train, self.device)
             self.state = jax.device_put(state, self.device)
 

@@ -17,6 +17,7 @@ from flax import nnx
 from gptjax.config.config import GPTConfig
 from gptjax.model import gradients
 from gptjax.model.attention import Attention, KeysValues
+from gptjax.model.initial import normal
 from gptjax.model.layers import (
     INIT_STD,
     Dropout,
@@ -48,7 +49,7 @@ def _embed(config: GPTConfig, n: int, rngs: nnx.Rngs) -> nnx.Embed:
         config.n_embd,
         dtype=config.dtype,
         param_dtype=config.param_dtype,
-        embedding_init=nnx.initializers.normal(INIT_STD),
+        embedding_init=normal(INIT_STD),
         rngs=rngs,
     )
 

@@ -12,6 +12,7 @@ from flax import nnx
 
 from gptjax.config.config import GPTConfig
 from gptjax.model import gradients
+from gptjax.model.initial import normal
 
 # nanoGPT's standard deviation for every Linear and Embedding.
 INIT_STD = 0.02
@@ -176,7 +177,7 @@ def linear(config: GPTConfig, n_in: int, n_out: int, *, std: float, rngs: nnx.Rn
         use_bias=config.bias,
         dtype=config.dtype,
         param_dtype=config.param_dtype,
-        kernel_init=nnx.initializers.normal(std),
+        kernel_init=normal(std),
         rngs=rngs,
     )
 

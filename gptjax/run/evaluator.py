@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping
 
@@ -14,7 +13,8 @@ from flax import nnx
 
 from gptjax.config.config import GPTConfig
 from gptjax.data import batches
-from gptjax.update.step import window_losses
+from gptjax.system.programs import Program, Source
+from gptjax.update.step import model_graph, window_losses
 
 # Random evaluation batches are numbered from here on, beyond any training batch.
 _FIRST_EVAL_BATCH = 2**62
@@ -95,16 +95,36 @@ def tokens_per_batch(model: GPTConfig, platform: str) -> int:
 class Evaluator:
     """Computes the losses of windows with one compiled call, a batch of windows after another."""
 
-    def __init__(self, graph: nnx.GraphDef, block_size: int, *, tokens_per_batch: int):
-        self._losses = jax.jit(functools.partial(window_losses, graph, block_size))
-        self._compiled: dict[tuple[int, int], jax.stages.Compiled] = {}
-        self._batch_size = max(1, tokens_per_batch // block_size)
+    def __init__(self, model: GPTConfig, context: int, device: jax.Device | None):
+        """Windows have `context` tokens; `device` is None for several, which share the work."""
+        self._model, self._context, self._device = model, context, device
+        platform = device.platform if device else jax.default_backend()
+        self._batch_size = max(1, tokens_per_batch(model, platform) // context)
+        self._compiled: dict[tuple[int, int], Program] = {}
+
+    def source(self, params: nnx.State, tokens: jax.Array, n_windows: int) -> Source:
+        """What a call for `n_windows` windows is compiled from; arguments may be shapes."""
+        model, context = self._model, self._context
+
+        def losses(params: nnx.State, tokens: jax.Array, offsets_CB: jax.Array) -> jax.Array:
+            return window_losses(model_graph(model), context, params, tokens, offsets_CB)
+
+        shape_CB = self._shape(n_windows)
+        return Source(
+            losses,
+            (params, tokens, jax.ShapeDtypeStruct(shape_CB, np.int32)),
+            returns=0,
+            made_of=["window losses", dataclasses.asdict(model), context],
+            device=self._device,
+        )
 
     def compile(self, params: nnx.State, tokens: jax.Array, n_windows: int) -> None:
         """Compiles calls for `n_windows` windows, so that the first one costs no more."""
-        shape_CB = self._shape(n_windows)
-        offsets_CB = jax.ShapeDtypeStruct(shape_CB, np.int32)
-        self._compiled[shape_CB] = self._losses.lower(params, tokens, offsets_CB).compile()
+        self.keep(self.source(params, tokens, n_windows).compile(), n_windows)
+
+    def keep(self, program: Program, n_windows: int) -> None:
+        """Takes what has been compiled from `source`."""
+        self._compiled[self._shape(n_windows)] = program
 
     def losses(self, params: nnx.State, tokens: jax.Array, offsets_W: np.ndarray) -> np.ndarray:
         """The mean loss of the window at each offset, nats per token, float64."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,16 +21,21 @@ from gptjax.run.evaluator import (
     Loss,
     mean_loss,
     random_windows,
-    tokens_per_batch,
     windows_by_split,
 )
 from gptjax.run.inputs import Inputs
+from gptjax.run.progress import Notice
+from gptjax.run.sources import start_source, update_source
 from gptjax.system import cache
-from gptjax.update import optim, step
+from gptjax.update import optim
 from gptjax.update.step import TrainState
+
+Tell = Callable[[Notice], None]
 
 # One call makes at most so many updates.
 _MOST_UPDATES = 1000
+
+_COMPILING = Notice("compiling, which later starts with these settings skip")
 
 
 def compile_trainer(
@@ -38,8 +43,12 @@ def compile_trainer(
     inputs: Inputs,
     devices: list[jax.Device],
     state: TrainState | None = None,
+    *,
+    tell: Tell = lambda notice: None,
 ) -> CompiledTrainer:
     """The compiled functions of a config, going on from `state` (on the host) or from the start.
+
+    `tell` gets a notice if this will take its time.
 
     Raises:
       UserError: if the model or its update cannot fit the devices.
@@ -53,7 +62,7 @@ def compile_trainer(
         n_windows=config.train.batch_size * max_updates_per_call(config),
         n_corpus_bytes=inputs.n_bytes,
     )
-    return CompiledTrainer(config, model, inputs, devices, state, n_micro=n_micro)
+    return CompiledTrainer(config, model, inputs, devices, state, n_micro=n_micro, tell=tell)
 
 
 def max_updates_per_call(config: ml_collections.ConfigDict) -> int:
@@ -84,6 +93,7 @@ class CompiledTrainer:
         state: TrainState | None,
         *,
         n_micro: int,
+        tell: Tell,
     ):
         self._config, self._n_tokens_of_split = config, inputs.n_tokens
         self.n_tokens = config.train.batch_size * config.model.block_size
@@ -91,54 +101,74 @@ class CompiledTrainer:
         self.attention = kernels.choose_attention(model, devices[0])
         # Where dropout is on, the model uses XLA's attention all the same.
         model = kernels.with_attention(model, self.attention.evaluations, devices[0])
-        graph, tx = step.model_graph(model), optim.optimizer(config)
-        self._place(inputs, devices, state or _initial_state(model, tx, config.seed))
-        self._compile(graph, tx, model, devices[0])
-        self._count_costs(model, devices)
+        self._place(inputs, devices)
+        self._compile(model, devices, state, tell)
+        self.peak = peak.peak(
+            devices,
+            config.model.dtype,
+            precision=config.model.matmul_precision,
+            folder=cache.folder(),
+        )
 
-    def _place(self, inputs: Inputs, devices: list[jax.Device], state: TrainState) -> None:
-        """Puts text and state on the devices, and says how batches lie there."""
-        data_mesh = mesh.data_mesh(devices)
-        self._everywhere = mesh.replicated(data_mesh)
+    def _place(self, inputs: Inputs, devices: list[jax.Device]) -> None:
+        """Puts the text on the devices, and says how state and batches will lie there."""
+        self._everywhere = mesh.replicated(devices)
         # One array for both splits, val behind train: one compiled evaluation serves both.
         tokens = np.concatenate([inputs.splits.train, inputs.splits.val])
         self._tokens = jax.device_put(tokens, self._everywhere)
-        self.state = jax.device_put(state, self._everywhere)
         size = self._config.train.batch_size // self.n_micro
         self._offsets_shape = (self.max_updates_per_call, self.n_micro, size)
-        self._offsets_sharding = mesh.split_last_axis(data_mesh, len(self._offsets_shape))
+        self._offsets_sharding = mesh.split_last_axis(devices, len(self._offsets_shape))
 
-    def _compile(self, graph: nnx.GraphDef, tx: Any, model: GPTConfig, device: jax.Device) -> None:
-        """Compiles updates and evaluations, so that the first of each costs no more.
+    def _compile(
+        self, model: GPTConfig, devices: list[jax.Device], state: TrainState | None, tell: Tell
+    ) -> None:
+        """Compiles the start, updates and evaluations side by side, and starts.
 
         Raises:
           UserError: if an update needs more memory than there is.
         """
-        config = self._config
-        dropout_key = step.named_key(config.seed, "dropout") if config.model.dropout else None
-        train_steps = jax.jit(
-            functools.partial(step.train_steps, graph, tx, dropout_key, config.model.block_size),
-            donate_argnums=1,
-            out_shardings=self._everywhere,
-        )
-        offsets_KAB = jax.ShapeDtypeStruct(
-            self._offsets_shape, np.int32, sharding=self._offsets_sharding
-        )
-        n_tokens = tokens_per_batch(model, device.platform)
-        self._evaluator = Evaluator(graph, config.model.block_size, tokens_per_batch=n_tokens)
+        config, device = self._config, devices[0] if len(devices) == 1 else None
+        self._evaluator = Evaluator(model, config.model.block_size, device)
         with kernels.matmul_precision(model):
-            lowered = train_steps.lower(self._tokens, self.state, offsets_KAB, np.int32(0))
-            self._train_steps = lowered.compile()
-            memory.check_program_memory(self.memory_bytes(), device)
+            start = start_source(config, model)
+            shapes = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(
+                    leaf.shape, leaf.dtype, sharding=self._everywhere
+                ),
+                start.returns,
+            )
+            offsets_KAB = jax.ShapeDtypeStruct(
+                self._offsets_shape, np.int32, sharding=self._offsets_sharding
+            )
+            update = update_source(
+                config,
+                model,
+                (self._tokens, shapes, offsets_KAB),
+                device=device,
+                sharding=self._everywhere,
+            )
             n_windows = sum(map(len, self._eval_windows(step=0).values()))
-            self._evaluator.compile(self.state.params, self._tokens, n_windows)
+            evaluation = self._evaluator.source(shapes.params, self._tokens, n_windows)
+            sources = [update, evaluation, *([] if state else [start])]
+            if not all(source.is_kept for source in sources):
+                tell(_COMPILING)
+            # One after the other: XLA uses all cores for each. Python traces the next meanwhile.
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                programs = [pool.submit(source.lower()) for source in sources]
+                self._count_costs(model, shapes.params)
+        self._update = programs[0].result()
+        memory.check_program_memory(self.memory_bytes(), devices[0])
+        self._evaluator.keep(programs[1].result(), n_windows)
+        state = state or programs[2].result()(np.uint32(config.seed))
+        self.state = jax.device_put(state, self._everywhere)
         # One program, not one an operation; called on the CPU, where numbers are had at once.
         self._learning_rate = jax.jit(optim.learning_rate(config))
 
-    def _count_costs(self, model: GPTConfig, devices: list[jax.Device]) -> None:
-        """Counts an update's FLOPs, and finds out what the devices could do."""
+    def _count_costs(self, model: GPTConfig, params: nnx.State) -> None:
+        """Counts weights and an update's FLOPs."""
         config = self._config
-        self.n_params = n_parameters(self.state.params)
+        self.n_params = n_parameters(params)
         self.formula_flops = formula_flops(
             n_layer=model.n_layer,
             n_embd=model.n_embd,
@@ -148,15 +178,9 @@ class CompiledTrainer:
         )
         self.flops = flops.update_flops(
             model,
-            self.state.params,
+            params,
             batch_size=config.train.batch_size,
             n_micro=config.train.grad_accum_steps,
-            folder=cache.folder(),
-        )
-        self.peak = peak.peak(
-            devices,
-            config.model.dtype,
-            precision=config.model.matmul_precision,
             folder=cache.folder(),
         )
 
@@ -170,7 +194,7 @@ class CompiledTrainer:
 
     def train(self, offsets_KAB: jax.Array, n_updates: int) -> dict[str, np.ndarray]:
         """Makes `n_updates` updates; returns "loss" and "grad_norm" of each."""
-        self.state, metrics = self._train_steps(
+        self.state, metrics = self._update(
             self._tokens, self.state, offsets_KAB, np.int32(n_updates)
         )
         return {name: np.asarray(values)[:n_updates] for name, values in metrics.items()}
@@ -199,11 +223,11 @@ class CompiledTrainer:
 
     def hlo_text(self) -> str:
         """The compiled updates as XLA writes them down."""
-        return str(self._train_steps.as_text())
+        return str(self._update.executable.as_text())
 
     def memory_bytes(self) -> int:
         """What the compiled updates need: state, text and temporary arrays."""
-        needed: Any = self._train_steps.memory_analysis()
+        needed: Any = self._update.executable.memory_analysis()
         return needed.argument_size_in_bytes + needed.temp_size_in_bytes
 
     def costs(self) -> dict[str, Any]:
@@ -214,19 +238,10 @@ class CompiledTrainer:
             "attention": dataclasses.asdict(self.attention),
             "flops_per_update": self.flops,
             "formula_flops_per_update": self.formula_flops,
-            "compiled_flops_per_update": flops.compiled_flops(self._train_steps),
+            "compiled_flops_per_update": flops.compiled_flops(self._update.executable),
             "peak_flops_per_s": self.peak.flops_per_s,
             "peak_source": self.peak.source,
         }
 
     def _eval_windows(self, *, step: int) -> dict[str, np.ndarray]:
         return windows_by_split(self._config, self._n_tokens_of_split, step=step)
-
-
-def _initial_state(model: GPTConfig, tx: Any, seed: int) -> TrainState:
-    """The state before the first update, the same on every device.
-
-    Made on the CPU, whose last digits a GPU's differ from: a seed has one set of weights.
-    """
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return jax.jit(functools.partial(step.initial_state, model, tx, seed))()

@@ -15,7 +15,7 @@ from flax import nnx
 
 from gptjax.config.config import GPTConfig, model_config
 from gptjax.device import kernels, memory
-from gptjax.run.evaluator import Evaluator, Loss, mean_loss, random_windows, tokens_per_batch
+from gptjax.run.evaluator import Evaluator, Loss, mean_loss, random_windows
 from gptjax.run.inputs import Inputs
 from gptjax.run.program import max_updates_per_call
 from gptjax.system.errors import RunError
@@ -155,10 +155,7 @@ class ShortRun:
                 .compile()
             )
             reader = kernels.with_attention(model, attention, device, n_tokens=context)
-            n_tokens = tokens_per_batch(reader, device.platform)
-            self._evaluator = Evaluator(
-                step.model_graph(reader), context, tokens_per_batch=n_tokens
-            )
+            self._evaluator = Evaluator(reader, context, device)
             self._evaluator.compile(state.params, self._text.val, len(self._val_W))
 
     def _updates_this_call(self, left: int) -> int:

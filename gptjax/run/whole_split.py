@@ -15,13 +15,12 @@ from gptjax.data import batches
 from gptjax.device import kernels
 from gptjax.device.devices import available_devices
 from gptjax.run.checkpoint import Checkpoint
-from gptjax.run.evaluator import Evaluator, Loss, mean_loss, tokens_per_batch
+from gptjax.run.evaluator import Evaluator, Loss, mean_loss
 from gptjax.run.inputs import read_val_ids
 from gptjax.run.metadata import model_config, stored_tokenizer
 from gptjax.run.reader import read_checkpoint
 from gptjax.system import cache
 from gptjax.system.errors import UserError
-from gptjax.update.step import model_graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +69,7 @@ def measure_loss(found: Checkpoint, ids: np.ndarray, *, context: int) -> Evaluat
     if not len(offsets_W):
         raise UserError("--context", context, f"the validation split has {len(ids)} tokens")
     model = kernels.for_evaluation(model, device, n_tokens=context)
-    n_tokens = tokens_per_batch(model, device.platform)
-    evaluator = Evaluator(model_graph(model), context, tokens_per_batch=n_tokens)
+    evaluator = Evaluator(model, context, device)
     with kernels.matmul_precision(model):
         params = jax.device_put(found.state.params)
         loss = mean_loss(evaluator.losses(params, jnp.asarray(ids), offsets_W))

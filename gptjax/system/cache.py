@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -23,16 +24,19 @@ def folder() -> Path | None:
     return Path(home) / ".cache" / "gptjax" if home else None
 
 
+def programs_folder() -> Path | None:
+    """Where programs are kept; None where they are not, as GPTJAX_COMPILE_CACHE=0 asks."""
+    return None if os.environ.get("GPTJAX_COMPILE_CACHE") == "0" else folder()
+
+
 def keep_compiled_programs() -> None:
     """From here on, programs that XLA compiles are kept for the next process; call it early.
 
     GPTJAX_COMPILE_CACHE=0 switches that off; JAX_COMPILATION_CACHE_DIR, where set, says where
     instead. A folder that cannot be written is done without.
     """
-    kept = folder()
-    if os.environ.get("GPTJAX_COMPILE_CACHE") == "0" or kept is None:
-        return
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    kept = programs_folder()
+    if kept is None or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     # A folder shared between machines must not hand one processor's program to another; nor one
     # for many cores to a process that has few: XLA splits the work as it compiles, by the cores
@@ -58,13 +62,19 @@ def floats(path: Path) -> dict[str, float]:
 
 def keep_float(path: Path, key: str, value: float) -> None:
     """Remembers a number, if the file can be written: a cache is only a cache."""
+    keep(path, json.dumps({**floats(path), key: value}).encode())
+
+
+def keep(path: Path, content: bytes) -> None:
+    """Replaces a file as a whole, if it can be written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({**floats(path), key: value}))
+        temporary.write_bytes(content)
         os.replace(temporary, path)
 
 
+@functools.cache
 def source_digest() -> str:
     """A digest of gptjax's own source: what one version counted, another may count otherwise."""
     digest = hashlib.sha256()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from flax import nnx
 from gptjax.config.config import GPTConfig
 from gptjax.model import gradients
 from gptjax.model.gpt import GPT
+from gptjax.model.initial import initial_params
 from gptjax.model.layers import is_small_vocabulary
 from gptjax.update import optim
 
@@ -35,8 +37,9 @@ def named_key(seed: int | jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
+@functools.cache
 def model_graph(config: GPTConfig) -> nnx.GraphDef:
-    """The model's structure without its weights."""
+    """The model's structure without its weights; only what is traced needs it."""
     return nnx.split(nnx.eval_shape(lambda: GPT(config, rngs=nnx.Rngs(0))))[0]
 
 
@@ -44,8 +47,7 @@ def initial_state(
     config: GPTConfig, tx: optax.GradientTransformation, seed: int | jax.Array
 ) -> TrainState:
     """The state before the first update."""
-    model = GPT(config, rngs=nnx.Rngs(params=named_key(seed, "params")))
-    params = nnx.state(model, nnx.Param)
+    params = initial_params(lambda rngs: GPT(config, rngs=rngs), named_key(seed, "params"))
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
 
 

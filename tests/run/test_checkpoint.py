@@ -261,7 +261,7 @@ def on_devices(n, action, *paths):
 def _on_devices(n, action, *paths):
     jax.config.update("jax_num_cpu_devices", n)
     assert len(jax.devices()) == n
-    action(mesh.replicated(mesh.data_mesh(jax.devices())), *paths)
+    action(mesh.replicated(jax.devices()), *paths)
 
 
 def rewrite(everywhere, source, target):

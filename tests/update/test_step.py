@@ -138,14 +138,14 @@ def test_one_device_equals_several():
     offsets = np.random.default_rng(2).integers(0, 190, (5, 1, 12)).astype(np.int32)
     results = []
     for n_devices in (1, 2, 4):
-        layout = mesh.data_mesh(jax.devices()[:n_devices])
-        everywhere = mesh.replicated(layout)
+        devices = jax.devices()[:n_devices]
+        everywhere = mesh.replicated(devices)
         state, metrics = jax.jit(
             functools.partial(step.train_steps, graph, tx, None, 7), out_shardings=everywhere
         )(
             jax.device_put(tokens, everywhere),
             jax.device_put(tiny_copy(start), everywhere),
-            jax.device_put(offsets, mesh.split_last_axis(layout, 3)),
+            jax.device_put(offsets, mesh.split_last_axis(devices, 3)),
             5,
         )
         results.append((state.params, metrics["loss"]))

@@ -1,0 +1,203 @@
+"""Compiled programs, and what tracing gives of them, kept between runs.
+
+Python traces a program, XLA compiles it; either takes seconds. What XLA compiles, JAX keeps
+(cache.keep_compiled_programs). What is traced is kept here: StableHLO, in which there is nothing of
+Python's to be run. On a CPU only: elsewhere a program may call libraries whose versions nothing in
+it tells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jaxlib
+import optax
+from jax.extend.core import Primitive
+from jax.extend.mlir.dialects import func
+from jax.interpreters import mlir
+
+from gptjax.system import cache
+
+Shapes = tuple[tuple[tuple[int, ...], str], ...]
+
+
+class Program:
+    """A compiled function; it takes arrays of the shapes that it was compiled for.
+
+    Attributes:
+      executable: as XLA compiled it; its arguments are those of the function, flattened.
+    """
+
+    def __init__(self, executable: jax.stages.Compiled, returns: Any):
+        """`returns` is the structure of what comes back."""
+        self.executable, self._returns = executable, returns
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns."""
+        return jax.tree.unflatten(self._returns, self.executable(*jax.tree.leaves(arguments)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Traced:
+    """What tracing gives.
+
+    (jax.export writes more of it down, and imports scipy to read it: a quarter of a second.)
+
+    Attributes:
+      code: StableHLO's bytecode.
+      returns: the shapes and dtypes of what comes back.
+    """
+
+    code: bytes
+    returns: Shapes
+
+    def call(self, *leaves: jax.Array) -> list[jax.Array]:
+        """Stands in a function that is to be compiled, in place of what has been traced."""
+        return _traced_p.bind(*leaves, traced=self)
+
+
+_traced_p = Primitive("traced")
+_traced_p.multiple_results = True
+
+
+@_traced_p.def_abstract_eval
+def _traced_avals(*avals: Any, traced: _Traced) -> list[jax.core.ShapedArray]:
+    return [jax.core.ShapedArray(shape, jax.numpy.dtype(dtype)) for shape, dtype in traced.returns]
+
+
+def _traced_lowering(context: Any, *values: Any, traced: _Traced) -> Any:
+    """The module becomes a function of the one that is being made, and is called."""
+    target = context.module_context
+    with target.module.context:
+        module = mlir.ir.Module.parse(traced.code)
+    main: Any = mlir.ir.SymbolTable(module.operation)["main"]
+    results = main.type.results  # Before the module is merged, and is none any more.
+    name = mlir.merge_mlir_modules(target.module, "traced", module, dst_symtab=target.symbol_table)
+    return func.CallOp(results, mlir.ir.FlatSymbolRefAttr.get(name), values).results
+
+
+mlir.register_lowering(_traced_p, _traced_lowering)
+
+
+def _shapes(tree: Any) -> Shapes:
+    return tuple((tuple(leaf.shape), str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a program is compiled from.
+
+    Attributes:
+      function: a pure function of trees of arrays that returns such a tree.
+      arguments: what it will be called with, arrays or their shapes.
+      returns: a tree of the same structure as what comes back.
+      made_of: all that the function is made from, as JSON has it: where that, the arguments'
+        shapes, gptjax, JAX and its settings are the same, the same is traced.
+      donated: the arguments whose memory may be used for what comes back.
+      device: what it is compiled for; None: the devices on which the arguments say they lie.
+      out_shardings: as jax.jit takes them, where there is no such device.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    returns: Any
+    made_of: Any
+    donated: tuple[int, ...] = ()
+    device: jax.Device | None = None
+    out_shardings: Any = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it has been traced before, so that XLA has most likely compiled it, too."""
+        return self._kept is not None
+
+    def compile(self) -> Program:
+        """The compiled function; what is kept of it is used if it is whole and what is wanted."""
+        return self.lower()()
+
+    def lower(self) -> Callable[[], Program]:
+        """As `compile` up to XLA's part, which is to be called and needs nothing of Python."""
+        with jax.default_device(self.device):
+            if self.device is not None and self.device.platform == "cpu":
+                # Also what has just been traced: the program is the same to the bit at each start.
+                jitted = self._jitted((self._kept or self._traced()).call)
+            else:
+                jitted = self._jitted(self._flat, out_shardings=self.out_shardings)
+            lowered = jitted.lower(*jax.tree.leaves(self.arguments))
+        return lambda: Program(lowered.compile(), jax.tree.structure(self.returns))
+
+    def _flat(self, *leaves: Any) -> list[Any]:
+        """The function from arrays to arrays."""
+        arguments = jax.tree.unflatten(jax.tree.structure(self.arguments), leaves)
+        returned = self.function(*arguments)
+        found: Any = jax.tree.structure(returned)
+        wanted: Any = jax.tree.structure(self.returns)
+        if found != wanted:
+            raise TypeError(f"{found} came back, not {wanted}")
+        return jax.tree.leaves(returned)
+
+    def _jitted(self, function: Callable[..., Any], **settings: Any) -> Any:
+        sizes = [len(jax.tree.leaves(argument)) for argument in self.arguments]
+        firsts = [sum(sizes[:index]) for index in range(len(sizes))]
+        donated = [n for i in self.donated for n in range(firsts[i], firsts[i] + sizes[i])]
+        return jax.jit(function, donate_argnums=donated, **settings)
+
+    def _traced(self) -> _Traced:
+        """Traces it and keeps that."""
+        jitted = self._jitted(self._flat, keep_unused=True)
+        lowered = jitted.lower(*jax.tree.leaves(self.arguments))
+        code = mlir.module_to_bytecode(lowered.compiler_ir("stablehlo"))
+        traced = _Traced(code, _shapes(lowered.out_info))
+        if path := self._path:
+            header = json.dumps(traced.returns).encode() + b"\n"
+            cache.keep(path, self._digest(header + code) + header + code)
+        return traced
+
+    @functools.cached_property
+    def _kept(self) -> _Traced | None:
+        """What is kept, if it is whole and this program's."""
+        try:
+            content = self._path.read_bytes() if self._path else b""
+        except OSError:
+            return None
+        if content[:32] != self._digest(content[32:]):
+            return None
+        header, _, code = content[32:].partition(b"\n")
+        return _Traced(code, tuple((tuple(shape), dtype) for shape, dtype in json.loads(header)))
+
+    def _digest(self, written: bytes) -> bytes:
+        """Of the program and what it is made of: another's file is as good as none."""
+        return hashlib.sha256(self._key.encode() + written).digest()
+
+    @property
+    def _path(self) -> Path | None:
+        folder = cache.programs_folder()
+        return folder / f"{self._key[:40]}.traced" if folder else None
+
+    @functools.cached_property
+    def _key(self) -> str:
+        versions = [jax.__version__, jaxlib.__version__, flax.__version__, optax.__version__]
+        # As they are in this thread: some are set for a while only. The device is the CPU.
+        settings = {
+            name: str(getattr(jax.config, name, value))
+            for name, value in sorted(jax.config.values.items())
+            if name != "jax_default_device"
+        }
+        written = [
+            self.made_of,
+            _shapes(self.arguments),
+            self.donated,
+            cache.source_digest(),
+            versions,
+            settings,
+        ]
+        written += [cache.processor("flags"), cache.n_cores()]
+        return hashlib.sha256(json.dumps(written).encode()).hexdigest()
