@@ -191,6 +191,9 @@ class Trainer:
         with self._ledger.measure("eval"):
             losses = self._program.losses(step=self.n_done)
         self._eval_seconds = time.perf_counter() - start
+        if self.n_done > self._first_step:  # The first update is not to wait for it.
+            with self._ledger.measure("compile"):
+                self._program.measure_peak(self._ledger.process_seconds())
         val_nats, best = losses["val"].mean, self._best["val_nats"]
         if math.isfinite(val_nats) and (best is None or val_nats < best):
             self._best = {"step": self.n_done, "val_nats": val_nats}

@@ -72,7 +72,6 @@ class CompiledTrainer:
       n_params: weights without position embeddings.
       attention: by which kernels, and why.
       flops, formula_flops: an update's, as XLA counts them and by the formula.
-      peak: what MFU is measured against.
     """
 
     def __init__(
@@ -153,10 +152,12 @@ class CompiledTrainer:
             n_micro=config.train.grad_accum_steps,
             folder=cache.folder(),
         )
-        self.peak = peak.peak(
+        n_rows = self.n_tokens // self.n_micro // len(devices)
+        self._peak_probe = peak.PeakProbe(
             devices,
             config.model.dtype,
             precision=config.model.matmul_precision,
+            shapes=peak.model_shapes(n_rows, model.n_embd),
             folder=cache.folder(),
         )
 
@@ -192,10 +193,18 @@ class CompiledTrainer:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             return np.asarray(self._learning_rate(padded_K))[: len(updates)].tolist()
 
+    @property
+    def peak(self) -> peak.Peak:
+        """What MFU is measured against, as far as it is known by now."""
+        return self._peak_probe.best
+
+    def measure_peak(self, run_seconds: float) -> None:
+        """Measures the peak again, for a small part of the seconds that a run has lasted."""
+        self._peak_probe.again(run_seconds)
+
     def raise_peak(self, flops_per_s: float) -> None:
         """Corrects a peak that has been reached and passed: then it was none."""
-        if flops_per_s > self.peak.flops_per_s:
-            self.peak = peak.Peak(flops_per_s, "the highest rate of this run's own updates")
+        self._peak_probe.reached(flops_per_s)
 
     def hlo_text(self) -> str:
         """The compiled updates as XLA writes them down."""

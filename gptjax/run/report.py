@@ -14,10 +14,11 @@ from gptjax.data.token_files import TokenFiles
 from gptjax.device import devices as devices_module
 from gptjax.run.evaluator import Loss
 from gptjax.run.inputs import Inputs
-from gptjax.run.ledger import KINDS, Ledger
+from gptjax.run.last_words import best_words, mfu_words, next_words, time_words
+from gptjax.run.ledger import Ledger
 from gptjax.run.program import CompiledTrainer
 from gptjax.run.progress import Display, Notice, count, duration
-from gptjax.run.records import eval_record, precision, run_record, update_record
+from gptjax.run.records import eval_record, peak_record, precision, run_record, update_record
 from gptjax.run.resume import ResumePlan
 from gptjax.run.runlog import RunLog
 from gptjax.system.errors import RunError
@@ -58,6 +59,7 @@ class Report:
         self._last_record: dict[str, Any] = {}
         self._loss_noted = False
         self._logged_step, self._logged_seconds = plan.step, ledger.seconds_here("step")
+        self._first_peak = self._logged_peak = program.peak
 
     def started(self, devices: list[jax.Device], why: str) -> None:
         """The `run` record, and what is about to be trained on what."""
@@ -192,6 +194,7 @@ class Report:
             seconds=self._ledger.run_seconds(),
         )
         self._log.append("eval", **record)
+        self._log_peak(step)
         words = (
             f"step {step}: train {losses['train'].mean:.4f}, "
             f"val {val} nats/{self._inputs.tokenizer.unit}"
@@ -219,28 +222,26 @@ class Report:
     ) -> None:
         """The `ledger` and `end` records, and the last words."""
         ledger, say = self._ledger.to_json(), self._display.message
+        n_updates, program = step - self._plan.step, self._program
+        if n_updates:
+            flops_per_s = n_updates * program.flops / self._ledger.seconds_here("step")
+            program.raise_peak(flops_per_s)
+        self._log_peak(step)
         self._log.append("ledger", step=step, **ledger)
         self._log.append("end", step=step, reason=reason)
-        parts = ", ".join(f"{kind} {ledger['seconds'][kind]:.1f} s" for kind in KINDS)
-        say(f"wall {duration(ledger['wall_seconds'])}: {parts}")
-        say(
-            f"an update took {ledger['step_ms_median']:.1f} ms (median; p95 "
-            f"{ledger['step_ms_p95']:.1f}), without evaluation, saving, compiling"
-        )
-        if best["val_nats"] is not None:
-            corpus = self._inputs.corpus.name
-            words = f"best val {best['val_nats']:.4f} at step {best['step']} on {corpus}"
-            # Two standard errors worse than the best is more than chance.
-            if last_val and last_val.mean > best["val_nats"] + 2 * last_val.sem:
-                words += f"; overfit since then: {last_val.mean:.4f} now"
+        for words in time_words(ledger):
             say(words)
-        if reason == "finished":
-            say(f"sample from it: python scripts/sample.py --out_dir {self._plan.config.out_dir}")
-        else:
-            say(
-                f"stopped by {reason} at step {step}, checkpoint saved; "
-                "run the same command to resume"
-            )
+        if n_updates:
+            say(mfu_words(flops_per_s, program.peak, first=self._first_peak))
+        if best["val_nats"] is not None:
+            say(best_words(best, last_val, self._inputs.corpus.name))
+        say(next_words(reason, step, self._plan.config.out_dir))
+
+    def _log_peak(self, step: int) -> None:
+        """The `peak` record, if the peak has risen since it was written down last."""
+        if self._program.peak != self._logged_peak:
+            self._logged_peak = self._program.peak
+            self._log.append("peak", **peak_record(step, self._program))
 
     def failed(self, step: int, reason: str) -> None:
         """The `end` record of a run that cannot go on, if the log can still be written."""
