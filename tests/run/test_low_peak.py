@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import pytest
@@ -14,6 +15,8 @@ import runs
 import gptjax
 from gptjax.config.config import set_knob
 from gptjax.device import flops, peak
+from gptjax.device.cores import allowed_cpus, usable_cores
+from gptjax.device.data_peak import data_peak
 from gptjax.explain.sources import read_series
 from gptjax.run.runlog import read_records
 from gptjax.system import cache
@@ -59,6 +62,10 @@ def test_a_run_raises_the_peak_it_passes(run, tmp_path, monkeypatch):
     (first,) = of(records, "run", "peak_flops_per_s")
     last = of(records, "peak", "peak_flops_per_s")[-1]
     rates = of(records, "train", "flops_per_s")
+    (by_data,) = of(records, "run", "data_peak")
+    cores = usable_cores(Path("/"), allowed_cpus())
+    found = data_peak(Path("/"), cores)
+    assert by_data == (found.in_words() if found else None)
     assert (first, last) == (1.0, max(rates))
     assert of(records, "peak", "peak_source")[-1] == "the highest rate of this run's own updates"
     assert re.search(r"\nMFU \d+% on average, of .* own updates; at the start .* for 0 GFLOP", said)
