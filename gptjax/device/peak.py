@@ -126,7 +126,8 @@ def squares(device: jax.Device, dtype: str) -> list[Shape]:
 def model_shapes(n_rows: int, width: int) -> list[Shape]:
     """A GPT's widest products: a block's MLP forwards, and the gradient of its weights.
 
-    `n_rows` are an update's tokens; above 1,024 products of more rows are no faster, but longer.
+    `n_rows` are an update's tokens; on a CPU products of more than 1,024 rows are no faster, but
+    longer, so that something disturbs each of them.
     """
     n_rows, n_hidden = min(n_rows, 1024), 4 * width
     return [(n_rows, width, n_hidden), (n_rows, n_hidden, width), (width, n_rows, n_hidden)]
