@@ -127,12 +127,12 @@ def time_updates(setup: Setup, stepper: Stepper, *, bytes_used_before: int) -> d
     if other:
         sides.append(Side("nanoGPT", theirs, their_bytes))
     figures = comparison(sides, "ms an update")
-    seconds, peak = statistics.median(ours) / 1e3, stepper.program.peak
+    seconds = statistics.median(ours) / 1e3
     figures |= {
         "n_updates_per_burst": stepper.n_updates,
         "tokens_per_s": stepper.program.n_tokens / seconds,
         "mfu": stepper.mfu(seconds),
-        "peak": dataclasses.asdict(peak),
+        "peak": dataclasses.asdict(stepper.program.peak),
     }
     return figures
 

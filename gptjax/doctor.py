@@ -19,7 +19,8 @@ from gptjax.config.config import model_config
 from gptjax.data import token_files, whereabouts
 from gptjax.device import devices as devices_module
 from gptjax.device import surroundings
-from gptjax.device.cores import Cores, candidates, usable_cores
+from gptjax.device.cores import Cores, allowed_cpus, candidates, usable_cores
+from gptjax.device.data_peak import data_peak
 from gptjax.device.description import description
 from gptjax.device.features import features
 from gptjax.device.formula import formula_flops
@@ -67,13 +68,15 @@ def doctor(config: ml_collections.ConfigDict, *, path: str, json: str | None, st
     files.check_folder_of("--json", json)
     n_symbols = vocabulary(config.data.source)
     cache.keep_compiled_programs()
-    cores = usable_cores(_ROOT, affinity())
+    cores = usable_cores(_ROOT, allowed_cpus())
     found: dict[str, Any] = {
         "versions": installed(),
         "cores": {"words": cores.in_words(), **cores.to_json(), **others(cores)},
         "features": features(_ROOT),
         "settings": surroundings.settings(os.environ),
     }
+    by_data = data_peak(_ROOT, cores)
+    found["data_peak"] = by_data and {**by_data.to_json(), "words": by_data.in_words()}
     problems = []
     with ThreadPoolExecutor(1) as pool:
         unreachable = pool.submit(whereabouts.unreachable)
@@ -196,13 +199,6 @@ def variants(cores: Cores, dtype: str, rates: Mapping[str, float]) -> list[Varia
 def say(words: str) -> None:
     """Tells what is under way."""
     print(f"… {printable(words)}", flush=True)
-
-
-def affinity() -> list[int]:
-    """The CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(cache.n_cores()))
 
 
 def others(cores: Cores) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _log(
     imported = {"program": "nanoGPT", "file": str(found.path), "dataset": found.dataset}
     log.append("run", **run_record(plan, inputs, costs, devices), imported=imported)
     seconds = Ledger().run_seconds()
-    unknown = dict.fromkeys("loss grad_norm step_ms tokens_per_s mfu mfu_a100".split())
+    unknown = dict.fromkeys("loss grad_norm step_ms tokens_per_s flops_per_s mfu mfu_a100".split())
     spent = {"tokens_seen": step * n_tokens, "flops_total": step * n_flops, "seconds": seconds}
     log.append("train", step=step, lr=next_rate(config, max(step - 1, 0)), **unknown, **spent)
     if found.val_nats is not None:

@@ -19,6 +19,7 @@ from gptjax.data.tokenizer import Tokenizer
 from gptjax.device import kernels
 from gptjax.model.gpt import GPT
 from gptjax.run.checkpoint import Checkpoint
+from gptjax.run.final_peak import final_mfus
 from gptjax.run.inputs import read_val_ids
 from gptjax.run.metadata import model_config, stored_tokenizer
 from gptjax.run.reader import read_checkpoint, run_and_step
@@ -101,6 +102,14 @@ class Run:
         for record in read_records(self.path / "metrics.jsonl"):
             records_of.setdefault(record.pop("kind"), []).append(record)
         return {kind: _columns(records) for kind, records in records_of.items()}
+
+    @property
+    def mfu(self) -> np.ndarray:
+        """The MFU of each `train` record over the highest peak that the log knows by now.
+
+        metrics["train"]["mfu"] is over the one that was known at the time: as it was shown.
+        """
+        return np.array(final_mfus(read_records(self.path / "metrics.jsonl")), np.float64)
 
     def frame(self, kind: str = "train") -> Any:
         """The records of a kind as a pandas DataFrame.

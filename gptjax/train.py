@@ -14,7 +14,7 @@ import numpy as np
 
 from gptjax.config.config import flat
 from gptjax.device.devices import available_devices, choose_devices, machine
-from gptjax.run import directory, runlog
+from gptjax.run import directory, header, runlog
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.evaluator import Loss
 from gptjax.run.inputs import VAL_TOKENS, read_inputs
@@ -24,6 +24,7 @@ from gptjax.run.progress import Display
 from gptjax.run.report import Report, tell_start
 from gptjax.run.resume import ResumePlan, resume_plan
 from gptjax.run.saver import Saver, checkpoint_bytes
+from gptjax.run.silence import orbax_in_silence
 from gptjax.run.template import NotFinite
 from gptjax.system import cache, files, signals
 from gptjax.system.command import run_script
@@ -60,14 +61,18 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
         devices = choose_devices(found, config)
         runlog.check(config)
         display = Display(n_updates=max_iters, step=plan.step)
+        display.notices(header.of_devices(devices, why))
         tell_start(plan, display, machine(devices))
         ledger = Ledger(plan.meta["ledger"] if plan.meta else None)
         with ledger.measure("data"):
             inputs = read_inputs(config, plan.checkpoint, is_fork=plan.is_fork)
+        display.notices(header.of_corpus(inputs))
         # The functions that train and evaluate.
         with ledger.measure("compile"):
             state = plan.checkpoint.state if plan.checkpoint else None
-            program = compile_trainer(config, inputs, devices, state)
+            program = compile_trainer(
+                config, inputs, devices, state, tell=display.notice, meanwhile=orbax_in_silence
+            )
         # What the run writes and says. From here on its directory is in use.
         directory.check_space(run_dir, checkpoint_bytes(plan, program.state))
         resumed_step = plan.step if plan.is_resumed else None
@@ -76,7 +81,7 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
         files.write_array(run_dir / VAL_TOKENS, inputs.splits.val)
         stack.enter_context(display)
         report = Report(log, display, ledger, plan, inputs, program)
-        report.started(devices, why)
+        report.started(devices)
         checkpoints = stack.enter_context(Checkpoints(run_dir, keep=config.checkpoint.keep))
         saver = Saver(checkpoints, plan, inputs, ledger, machine(devices), check_lock)
         return Trainer(plan, program, saver, report, ledger, evaluated=log.evaluated).run()
@@ -191,6 +196,9 @@ class Trainer:
         with self._ledger.measure("eval"):
             losses = self._program.losses(step=self.n_done)
         self._eval_seconds = time.perf_counter() - start
+        if self.n_done > self._first_step:  # The first update is not to wait for it.
+            with self._ledger.measure("compile"):
+                self._program.measure_peak(self._ledger.process_seconds())
         val_nats, best = losses["val"].mean, self._best["val_nats"]
         if math.isfinite(val_nats) and (best is None or val_nats < best):
             self._best = {"step": self.n_done, "val_nats": val_nats}

@@ -23,6 +23,8 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
     Path(__file__).parent.parent / ".pytest_cache" / "xla"
 )
+# Made-up rates of devices must not become the peaks of whoever runs the tests.
+os.environ["GPTJAX_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / "home")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import compiling

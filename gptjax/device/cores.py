@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from gptjax.system import cache
 
 # A core is efficient when its capacity or clock is below this part of the fastest one's. Intel's
 # favoured cores differ by a few percent and are not meant; E-cores of Alder Lake have 0.74 of the
@@ -75,6 +78,13 @@ class Cores:
     def to_json(self) -> dict[str, object]:
         """All of it, as JSON has it."""
         return {**dataclasses.asdict(self), "n_cores": self.n_cores, "n_fast": self.n_fast}
+
+
+def allowed_cpus() -> list[int]:
+    """The CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(cache.n_cores()))
 
 
 def usable_cores(root: Path, affinity: Iterable[int]) -> Cores:

@@ -11,6 +11,7 @@ import numpy as np
 
 from gptjax.device.formula import formula_flops
 from gptjax.explain.series import Evaluations, Fact, Series, Times, Updates
+from gptjax.run.final_peak import final_peak
 from gptjax.run.ledger import Ledger
 from gptjax.run.runlog import read_records
 from gptjax.system.errors import UserError
@@ -28,8 +29,6 @@ _FROM_RECORD = {
     "n_devices": "n_devices",
     "host_cores": "host_cores",
     "precision": "precision",
-    "peak_flops_per_s": "peak_flops_per_s",
-    "peak_source": "peak_source",
     "formula_flops_per_update": "flops_per_update",
     "versions": "versions",
     "started": "started",
@@ -119,6 +118,9 @@ def _facts(path: Path, records: list[dict[str, Any]]) -> dict[str, Fact]:
     for name, fact in _FROM_RECORD.items():
         if record.get(name) is not None:
             facts[fact] = Fact(record[name], "record")
+    if peak := final_peak(records):
+        facts["peak_flops_per_s"] = Fact(peak.flops_per_s, "record")
+        facts["peak_source"] = Fact(peak.source, "record")
     version = (record.get("versions") or {}).get("gptjax", "")
     facts["program"] = Fact(f"gptjax {version}".strip(), "record")
     derived = {

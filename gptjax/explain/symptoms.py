@@ -158,9 +158,12 @@ def _times(series: Series) -> Iterator[Finding]:
 
 
 def _mfu(series: Series) -> Iterator[Finding]:
-    """A nanoGPT log's "mfu", which is over an A100's peak, over the device's own."""
+    """A nanoGPT log's "mfu", which is over an A100's peak, over the device's own.
+
+    Nothing above 100 %: then that peak, which --peak told, is none.
+    """
     shown, peak = series.value("shown_mfu"), series.value("peak_flops_per_s")
-    if not shown or not peak:
+    if not shown or not peak or shown * A100_PEAK > peak:
         return
     values = dict(
         run=series.label,

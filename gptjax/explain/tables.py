@@ -176,7 +176,15 @@ def _tokens_per_s(series: Series) -> float:
 
 
 def _mfu(series: Series, peak: float | None) -> float:
-    """Over the median update; a log whose FLOPs are not known has shown its own."""
+    """Over the median update; a log whose FLOPs are not known has shown its own.
+
+    NaN above 1: then the peak is too low, or is not the one of where most updates were made.
+    """
+    share = _share(series, peak)
+    return share if share <= 1 else math.nan
+
+
+def _share(series: Series, peak: float | None) -> float:
     flops, shown = series.value("flops_per_update"), series.value("shown_mfu")
     if not peak:
         return math.nan

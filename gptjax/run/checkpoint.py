@@ -18,13 +18,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.device.memory import check_memory
 from gptjax.run import metadata, retention
 from gptjax.run.rescue import rescue
-from gptjax.run.silence import silence_orbax
+from gptjax.run.silence import orbax_in_silence
 from gptjax.run.template import Unreadable, crc32, describe, fault, state_leaves, template
 from gptjax.system.errors import RunError
 from gptjax.system.files import plain_path
@@ -53,8 +52,8 @@ class Checkpoints:
         # What is being written: its step and the names of its arrays.
         self._pending: tuple[int, set[str]] | None = None
         self._vals: dict[int, float] = {}
-        silence_orbax()
-        options = ocp.CheckpointManagerOptions(
+        self._orbax = orbax_in_silence()
+        options = self._orbax.CheckpointManagerOptions(
             # Deleting is not atomic, renaming is: old steps go to trash/, which is emptied here.
             todelete_subdir=None if read_only else "trash",
             cleanup_tmp_directories=not read_only,
@@ -63,7 +62,7 @@ class Checkpoints:
         )
         self._links = contextlib.ExitStack()
         plain = self._links.enter_context(plain_path(self._dir.parent))
-        self._manager = ocp.CheckpointManager(plain / "checkpoints", options=options)
+        self._manager = self._orbax.CheckpointManager(plain / "checkpoints", options=options)
         if not read_only:
             self._vals.update(self._vals_on_disk())
 
@@ -110,9 +109,9 @@ class Checkpoints:
         try:
             started = self._manager.save(
                 step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(unflatten_dict(leaves, sep="/")),
-                    meta=ocp.args.JsonSave(described),
+                args=self._orbax.args.Composite(
+                    state=self._orbax.args.StandardSave(unflatten_dict(leaves, sep="/")),
+                    meta=self._orbax.args.JsonSave(described),
                 ),
             )
         except (OSError, ValueError) as error:
@@ -174,7 +173,7 @@ class Checkpoints:
             if (folder / "meta" / "metadata").stat().st_size > metadata.LARGEST_BYTES:
                 raise ValueError("is too large to be metadata")
             restored = self._manager.restore(
-                step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+                step, args=self._orbax.args.Composite(meta=self._orbax.args.JsonRestore())
             )
             meta = metadata.validated(restored["meta"], step=step)
         except Exception as error:  # Orbax raises anything from KeyError to UnicodeDecodeError.
@@ -202,10 +201,12 @@ class Checkpoints:
         if found != {path: [shape, dtype] for path, (shape, dtype, _) in meta["leaves"].items()}:
             raise self._fault(step, "state", "other arrays than its config calls for")
         empty = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
-        target = ocp.args.StandardRestore(unflatten_dict(empty, sep="/"))
+        target = self._orbax.args.StandardRestore(unflatten_dict(empty, sep="/"))
         rescue(self._dir / str(step))
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=target))["state"]
+            restored = self._manager.restore(step, args=self._orbax.args.Composite(state=target))[
+                "state"
+            ]
         except Exception as error:  # As above: missing files, broken JSON, DATA_LOSS, …
             raise self._fault(step, "state", error) from error
         arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(restored, sep="/").items()}

@@ -106,13 +106,16 @@ class Evaluator:
         """What a call for `n_windows` windows is compiled from; arguments may be shapes."""
         model, context = self._model, self._context
 
-        def losses(params: nnx.State, tokens: jax.Array, offsets_CB: jax.Array) -> jax.Array:
-            return window_losses(model_graph(model), context, params, tokens, offsets_CB)
+        def losses(
+            params: nnx.State, tokens: jax.Array, offsets_CB: jax.Array, n_batches: jax.Array
+        ) -> jax.Array:
+            graph = model_graph(model)
+            return window_losses(graph, context, params, tokens, offsets_CB, n_batches)
 
-        shape_CB = self._shape(n_windows)
+        offsets_CB = jax.ShapeDtypeStruct(self._shape(n_windows), np.int32)
         return Source(
             losses,
-            (params, tokens, jax.ShapeDtypeStruct(shape_CB, np.int32)),
+            (params, tokens, offsets_CB, np.int32(0)),
             returns=0,
             made_of=["window losses", dataclasses.asdict(model), context],
             device=self._device,
@@ -134,7 +137,7 @@ class Evaluator:
             self.compile(params, tokens, n_windows)
         padded_CB = np.zeros(shape_CB, np.int32)  # the padding's losses are dropped
         padded_CB.reshape(-1)[:n_windows] = offsets_W
-        losses_CB = self._compiled[shape_CB](params, tokens, padded_CB)
+        losses_CB = self._compiled[shape_CB](params, tokens, padded_CB, np.int32(shape_CB[0]))
         return np.asarray(losses_CB, np.float64).reshape(-1)[:n_windows]
 
     def _shape(self, n_windows: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from flax import nnx
 
 from gptjax.config.config import GPTConfig, model_config
 from gptjax.device import flops, kernels, memory, mesh, peak
-from gptjax.device.formula import formula_flops
-from gptjax.model.gpt import n_parameters
+from gptjax.run.costs import count_costs
 from gptjax.run.evaluator import (
     Evaluator,
     Loss,
@@ -25,8 +22,9 @@ from gptjax.run.evaluator import (
 )
 from gptjax.run.inputs import Inputs
 from gptjax.run.progress import Notice
-from gptjax.run.sources import start_source, update_source
+from gptjax.run.sources import placed, start_source, update_source
 from gptjax.system import cache
+from gptjax.system.programs import compile_all
 from gptjax.update import optim
 from gptjax.update.step import TrainState
 
@@ -34,6 +32,9 @@ Tell = Callable[[Notice], None]
 
 # One call makes at most so many updates.
 _MOST_UPDATES = 1000
+
+# Weights x tokens of an update that takes a tenth of a second on two cores.
+_QUICK = 3e9
 
 _COMPILING = Notice("compiling, which later starts with these settings skip")
 
@@ -45,10 +46,11 @@ def compile_trainer(
     state: TrainState | None = None,
     *,
     tell: Tell = lambda notice: None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> CompiledTrainer:
     """The compiled functions of a config, going on from `state` (on the host) or from the start.
 
-    `tell` gets a notice if this will take its time.
+    `tell` gets a notice if this will take its time; `meanwhile` is called while XLA is busy.
 
     Raises:
       UserError: if the model or its update cannot fit the devices.
@@ -62,7 +64,9 @@ def compile_trainer(
         n_windows=config.train.batch_size * max_updates_per_call(config),
         n_corpus_bytes=inputs.n_bytes,
     )
-    return CompiledTrainer(config, model, inputs, devices, state, n_micro=n_micro, tell=tell)
+    return CompiledTrainer(
+        config, model, inputs, devices, state, n_micro=n_micro, tell=tell, meanwhile=meanwhile
+    )
 
 
 def max_updates_per_call(config: ml_collections.ConfigDict) -> int:
@@ -78,10 +82,8 @@ class CompiledTrainer:
       max_updates_per_call: most updates in one call of `train`.
       n_micro: micro-batches in an update.
       n_tokens: tokens in an update.
-      n_params: weights without position embeddings.
       attention: by which kernels, and why.
-      flops, formula_flops: an update's, as XLA counts them and by the formula.
-      peak: what MFU is measured against.
+      costs: an update's.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class CompiledTrainer:
         *,
         n_micro: int,
         tell: Tell,
+        meanwhile: Callable[[], object],
     ):
         self._config, self._n_tokens_of_split = config, inputs.n_tokens
         self.n_tokens = config.train.batch_size * config.model.block_size
@@ -102,11 +105,14 @@ class CompiledTrainer:
         # Where dropout is on, the model uses XLA's attention all the same.
         model = kernels.with_attention(model, self.attention.evaluations, devices[0])
         self._place(inputs, devices)
-        self._compile(model, devices, state, tell)
-        self.peak = peak.peak(
+        # One program, not one an operation; called on the CPU, where numbers are had at once.
+        self._learning_rate = jax.jit(optim.learning_rate(config))
+        self._compile(model, devices, state, tell, meanwhile)
+        self._peak_probe = peak.PeakProbe(
             devices,
             config.model.dtype,
             precision=config.model.matmul_precision,
+            shapes=peak.model_shapes(self.n_tokens // n_micro // len(devices), model.n_embd),
             folder=cache.folder(),
         )
 
@@ -121,7 +127,12 @@ class CompiledTrainer:
         self._offsets_sharding = mesh.split_last_axis(devices, len(self._offsets_shape))
 
     def _compile(
-        self, model: GPTConfig, devices: list[jax.Device], state: TrainState | None, tell: Tell
+        self,
+        model: GPTConfig,
+        devices: list[jax.Device],
+        state: TrainState | None,
+        tell: Tell,
+        meanwhile: Callable[[], object],
     ) -> None:
         """Compiles the start, updates and evaluations side by side, and starts.
 
@@ -132,12 +143,7 @@ class CompiledTrainer:
         self._evaluator = Evaluator(model, config.model.block_size, device)
         with kernels.matmul_precision(model):
             start = start_source(config, model)
-            shapes = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(
-                    leaf.shape, leaf.dtype, sharding=self._everywhere
-                ),
-                start.returns,
-            )
+            shapes = placed(start.returns, self._everywhere)
             offsets_KAB = jax.ShapeDtypeStruct(
                 self._offsets_shape, np.int32, sharding=self._offsets_sharding
             )
@@ -153,36 +159,21 @@ class CompiledTrainer:
             sources = [update, evaluation, *([] if state else [start])]
             if not all(source.is_kept for source in sources):
                 tell(_COMPILING)
-            # One after the other: XLA uses all cores for each. Python traces the next meanwhile.
-            with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                programs = [pool.submit(source.lower()) for source in sources]
-                self._count_costs(model, shapes.params)
-        self._update = programs[0].result()
-        memory.check_program_memory(self.memory_bytes(), devices[0])
-        self._evaluator.keep(programs[1].result(), n_windows)
-        state = state or programs[2].result()(np.uint32(config.seed))
-        self.state = jax.device_put(state, self._everywhere)
-        # One program, not one an operation; called on the CPU, where numbers are had at once.
-        self._learning_rate = jax.jit(optim.learning_rate(config))
 
-    def _count_costs(self, model: GPTConfig, params: nnx.State) -> None:
-        """Counts weights and an update's FLOPs."""
-        config = self._config
-        self.n_params = n_parameters(params)
-        self.formula_flops = formula_flops(
-            n_layer=model.n_layer,
-            n_embd=model.n_embd,
-            block_size=model.block_size,
-            n_params=self.n_params,
-            n_tokens=self.n_tokens,
-        )
-        self.flops = flops.update_flops(
-            model,
-            params,
-            batch_size=config.train.batch_size,
-            n_micro=config.train.grad_accum_steps,
-            folder=cache.folder(),
-        )
+            def also() -> None:
+                self.costs = count_costs(config, model, shapes.params)
+                self.learning_rates([0])  # Traced now, not after the first update.
+                meanwhile()
+
+            n_weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
+            is_on_cpu = device is not None and device.platform == "cpu"
+            is_quick = is_on_cpu and n_weights * self.n_tokens < _QUICK
+            programs = compile_all(sources, [update, evaluation] * is_quick, meanwhile=also)
+        self._update = programs[0]
+        memory.check_program_memory(self.memory_bytes(), devices[0])
+        self._evaluator.keep(programs[1], n_windows)
+        state = state or programs[2](np.uint32(config.seed))
+        self.state = jax.device_put(state, self._everywhere)
 
     def offsets(self, first: int, n_updates: int) -> jax.Array:
         """The batches of `n_updates` updates from update `first` on, placed on the devices."""
@@ -216,10 +207,23 @@ class CompiledTrainer:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             return np.asarray(self._learning_rate(padded_K))[: len(updates)].tolist()
 
+    @property
+    def flops(self) -> float:
+        """An update's, as XLA counts them."""
+        return self.costs.flops
+
+    @property
+    def peak(self) -> peak.Peak:
+        """What MFU is measured against, as far as it is known by now."""
+        return self._peak_probe.best
+
+    def measure_peak(self, run_seconds: float) -> None:
+        """Measures the peak again, for a small part of the seconds that a run has lasted."""
+        self._peak_probe.again(run_seconds)
+
     def raise_peak(self, flops_per_s: float) -> None:
         """Corrects a peak that has been reached and passed: then it was none."""
-        if flops_per_s > self.peak.flops_per_s:
-            self.peak = peak.Peak(flops_per_s, "the highest rate of this run's own updates")
+        self._peak_probe.reached(flops_per_s)
 
     def hlo_text(self) -> str:
         """The compiled updates as XLA writes them down."""
@@ -230,14 +234,14 @@ class CompiledTrainer:
         needed: Any = self._update.executable.memory_analysis()
         return needed.argument_size_in_bytes + needed.temp_size_in_bytes
 
-    def costs(self) -> dict[str, Any]:
-        """What an update costs, as the run's record says it."""
+    def costs_to_json(self) -> dict[str, Any]:
+        """What an update costs and is measured against, as the run's record says it."""
         return {
-            "n_params": self.n_params,
             "micro_batches": self.n_micro,
             "attention": dataclasses.asdict(self.attention),
-            "flops_per_update": self.flops,
-            "formula_flops_per_update": self.formula_flops,
+            "n_params": self.costs.n_params,
+            "flops_per_update": self.costs.flops,
+            "formula_flops_per_update": self.costs.formula_flops,
             "compiled_flops_per_update": flops.compiled_flops(self._update.executable),
             "peak_flops_per_s": self.peak.flops_per_s,
             "peak_source": self.peak.source,

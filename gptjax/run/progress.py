@@ -124,6 +124,11 @@ class Display:
         prefix, style = _LEVELS[notice.level]
         self.message(f"{indent}{prefix}{notice.text}", style=style)
 
+    def notices(self, notices: Iterable[Notice]) -> None:
+        """Prints several."""
+        for notice in notices:
+            self.notice(notice)
+
     def update(self, step: int, figures: dict[str, Any], *, eta_seconds: float) -> None:
         """Shows how far the run is: figures are printed in order as `name value`."""
         words = " · ".join(f"{name} {value}" for name, value in figures.items())

@@ -9,6 +9,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ import gptjax
 from gptjax.config.config import digest
 from gptjax.device import devices as devices_module
 from gptjax.device.cards import A100_PEAK
+from gptjax.device.cores import allowed_cpus, usable_cores
+from gptjax.device.data_peak import data_peak
 from gptjax.run.evaluator import Loss
 from gptjax.run.inputs import Inputs
 from gptjax.run.program import CompiledTrainer
@@ -41,12 +44,27 @@ def run_record(
         "start_step": plan.step,
         "precision": precision(config),
         **costs,
+        "data_peak": _data_peak(devices[0]),
         **{f"corpus_{name}": value for name, value in corpus.items()},
         "vocab_size": inputs.tokenizer.vocab_size,
         "val_bytes_per_token": inputs.val_bytes_per_token,
         **{f"{split}_tokens": n_tokens for split, n_tokens in inputs.n_tokens.items()},
         "parent": plan.parent,
     }
+
+
+def _data_peak(device: jax.Device) -> str | None:
+    """The peak that a CPU's data give, in words; None where they do not, and for other devices."""
+    root = Path("/")
+    cores = usable_cores(root, allowed_cpus())
+    found = data_peak(root, cores) if device.platform == "cpu" else None
+    return found.in_words() if found else None
+
+
+def peak_record(step: int, program: CompiledTrainer) -> dict[str, Any]:
+    """The peak that has taken the place of the `run` record's or of an earlier such record's."""
+    peak = program.peak
+    return {"step": step, "peak_flops_per_s": peak.flops_per_s, "peak_source": peak.source}
 
 
 def update_record(
@@ -61,6 +79,7 @@ def update_record(
     """The last update's loss and, over the time since the record before, an update's time.
 
     `seconds` are those of the run so far. A peak that is passed is raised: no MFU is above 1.
+    MFU is over the peak as it is known now; over the one known at the end divide "flops_per_s".
     """
     program.raise_peak(program.flops / seconds_each)
     return {
@@ -70,9 +89,10 @@ def update_record(
         "grad_norm": metrics["grad_norm"],
         "step_ms": 1e3 * seconds_each,
         "tokens_per_s": program.n_tokens / seconds_each,
+        "flops_per_s": program.flops / seconds_each,
         "mfu": program.flops / seconds_each / program.peak.flops_per_s,
         # nanoGPT's way, whatever the device: its formula over an A100's peak.
-        "mfu_a100": program.formula_flops / seconds_each / A100_PEAK,
+        "mfu_a100": program.costs.formula_flops / seconds_each / A100_PEAK,
         "tokens_seen": step * program.n_tokens,
         "flops_total": step * program.flops,
         "seconds": seconds,

@@ -9,15 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-import gptjax
-from gptjax.data.token_files import TokenFiles
-from gptjax.device import devices as devices_module
+from gptjax.run import header
 from gptjax.run.evaluator import Loss
 from gptjax.run.inputs import Inputs
-from gptjax.run.ledger import KINDS, Ledger
+from gptjax.run.last_words import best_words, mfu_words, next_words, time_words
+from gptjax.run.ledger import Ledger
 from gptjax.run.program import CompiledTrainer
 from gptjax.run.progress import Display, Notice, count, duration
-from gptjax.run.records import eval_record, precision, run_record, update_record
+from gptjax.run.records import eval_record, peak_record, run_record, update_record
 from gptjax.run.resume import ResumePlan
 from gptjax.run.runlog import RunLog
 from gptjax.system.errors import RunError
@@ -58,80 +57,17 @@ class Report:
         self._last_record: dict[str, Any] = {}
         self._loss_noted = False
         self._logged_step, self._logged_seconds = plan.step, ledger.seconds_here("step")
+        self._first_peak = self._logged_peak = program.peak
 
-    def started(self, devices: list[jax.Device], why: str) -> None:
-        """The `run` record, and what is about to be trained on what."""
-        costs = self._program.costs()
+    def started(self, devices: list[jax.Device]) -> None:
+        """The `run` record, and what is about to be trained, at which cost."""
+        program, costs = self._program, self._program.costs_to_json()
         self._log.append("run", **run_record(self._plan, self._inputs, costs, devices))
-        for notice in self._header(devices, why):
-            self._display.notice(notice)
+        lines = header.of_model(self._plan.config, program.costs, program.attention, devices[0])
+        self._display.notices(lines + header.of_costs(program.costs, program.peak))
         if self._log.n_damaged:
             words = f"{self._log.n_damaged} damaged lines of metrics.jsonl are left out"
             self._display.notice(Notice(words, "warning"))
-
-    def _header(self, devices: list[jax.Device], why: str) -> list[Notice]:
-        config, program, device = self._plan.config, self._program, devices[0]
-        corpus, splits = self._inputs.corpus, self._inputs.splits
-        vocab_size = self._inputs.tokenizer.vocab_size
-        lines = [
-            Notice(
-                f"gptjax {gptjax.__version__}, jax {jax.__version__}, "
-                f"{len(devices)} x {device.platform} ({device.device_kind}): {why}"
-            )
-        ]
-        if corpus.fallback_reason:
-            lines += [
-                Notice(f"{corpus.fallback_reason}.", "alarm"),
-                Notice(
-                    "training on the SYNTHETIC corpus instead. Its losses cannot be compared with "
-                    "Shakespeare's.",
-                    "alarm",
-                ),
-            ]
-        lines.append(
-            Notice(
-                f"corpus {corpus.name}: {corpus.size}, {vocab_size} symbols; "
-                f"{len(splits.train):,} train and {len(splits.val):,} val tokens"
-            )
-        )
-        if vocab_size == 1:
-            lines.append(
-                Notice("the vocabulary has 1 symbol; there is nothing to learn", "warning")
-            )
-        if isinstance(corpus, TokenFiles) and 2 * corpus.highest_id < corpus.vocab_size:
-            words = (
-                f"the highest id is {corpus.highest_id:,}, far below the vocabulary's "
-                f"{corpus.vocab_size:,}; check vocab_size in meta.json"
-            )
-            lines.append(Notice(words, "warning"))
-        if splits.floor_nats is not None:
-            floor = f"floor: no model can have a val loss below {splits.floor_nats:.4f}"
-            lines.append(Notice(floor))
-        lines.append(Notice(f"model: {count(program.n_params)} parameters; {precision(config)}"))
-        if device.platform != "cpu":
-            choice = program.attention
-            words = f"attention: {choice.updates}, evaluating {choice.evaluations}: {choice.why}"
-            lines.append(Notice(words))
-        warmup, max_iters = config.optim.warmup_iters, config.train.max_iters
-        if 0 < max_iters <= warmup:
-            peak = config.optim.learning_rate * max_iters / (warmup + 1)
-            words = (
-                f"the run ends while it warms up: {max_iters} updates, warmup_iters {warmup}; "
-                f"the learning rate gets to {peak:.3g} of {config.optim.learning_rate:.3g}"
-            )
-            lines.append(Notice(words, "warning"))
-        if config.model.dtype == "bfloat16" and devices_module.lacks_bfloat16(device):
-            words = f"this {device.platform} emulates bfloat16; float32 is faster here"
-            lines.append(Notice(words, "warning"))
-        lines.append(
-            Notice(
-                f"update: {program.flops / 1e9:.3f} GFLOP by XLA's count, "
-                f"{program.formula_flops / 1e9:.3f} by 6N+12LHQT "
-                f"(ratio {program.flops / program.formula_flops:.3f}); "
-                f"peak {program.peak.flops_per_s / 1e9:,.0f} GFLOP/s, {program.peak.source}"
-            )
-        )
-        return lines
 
     def updates(
         self, n_done: int, metrics_K: Mapping[str, np.ndarray], seconds_each: float
@@ -192,6 +128,7 @@ class Report:
             seconds=self._ledger.run_seconds(),
         )
         self._log.append("eval", **record)
+        self._log_peak(step)
         words = (
             f"step {step}: train {losses['train'].mean:.4f}, "
             f"val {val} nats/{self._inputs.tokenizer.unit}"
@@ -206,7 +143,7 @@ class Report:
         if left_seconds <= _LONG_RUN_SECONDS:
             return
         advice = "Ctrl-C stops and saves it, the same command resumes it"
-        if self._program.n_params > _LAPTOP_PARAMETERS:
+        if self._program.costs.n_params > _LAPTOP_PARAMETERS:
             advice += "; configs/shakespeare_char.py takes a minute or two on a CPU"
         self._display.message(
             f"this will take about {duration(left_seconds)} on this device, evaluations included; "
@@ -219,28 +156,26 @@ class Report:
     ) -> None:
         """The `ledger` and `end` records, and the last words."""
         ledger, say = self._ledger.to_json(), self._display.message
+        n_updates, program = step - self._plan.step, self._program
+        if n_updates:
+            flops_per_s = n_updates * program.flops / self._ledger.seconds_here("step")
+            program.raise_peak(flops_per_s)
+        self._log_peak(step)
         self._log.append("ledger", step=step, **ledger)
         self._log.append("end", step=step, reason=reason)
-        parts = ", ".join(f"{kind} {ledger['seconds'][kind]:.1f} s" for kind in KINDS)
-        say(f"wall {duration(ledger['wall_seconds'])}: {parts}")
-        say(
-            f"an update took {ledger['step_ms_median']:.1f} ms (median; p95 "
-            f"{ledger['step_ms_p95']:.1f}), without evaluation, saving, compiling"
-        )
-        if best["val_nats"] is not None:
-            corpus = self._inputs.corpus.name
-            words = f"best val {best['val_nats']:.4f} at step {best['step']} on {corpus}"
-            # Two standard errors worse than the best is more than chance.
-            if last_val and last_val.mean > best["val_nats"] + 2 * last_val.sem:
-                words += f"; overfit since then: {last_val.mean:.4f} now"
+        for words in time_words(ledger):
             say(words)
-        if reason == "finished":
-            say(f"sample from it: python scripts/sample.py --out_dir {self._plan.config.out_dir}")
-        else:
-            say(
-                f"stopped by {reason} at step {step}, checkpoint saved; "
-                "run the same command to resume"
-            )
+        if n_updates:
+            say(mfu_words(flops_per_s, program.peak, first=self._first_peak))
+        if best["val_nats"] is not None:
+            say(best_words(best, last_val, self._inputs.corpus.name))
+        say(next_words(reason, step, self._plan.config.out_dir))
+
+    def _log_peak(self, step: int) -> None:
+        """The `peak` record, if the peak has risen since it was written down last."""
+        if self._program.peak != self._logged_peak:
+            self._logged_peak = self._program.peak
+            self._log.append("peak", **peak_record(step, self._program))
 
     def failed(self, step: int, reason: str) -> None:
         """The `end` record of a run that cannot go on, if the log can still be written."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from typing import Any
 
 
-def silence_orbax() -> None:
-    """From here on their loggers are still, and so are late calls of their callbacks.
+@functools.cache
+def orbax_in_silence() -> Any:
+    """Orbax, imported only now: a fifth of a second that XLA may have for itself.
 
-    Orbax warns of each array that it restores as numpy, which is what is wanted here, and logs what
-    it raises as well.
+    From here on its loggers are still, and so are late calls of their callbacks: it warns of each
+    array that it restores as numpy, which is what is wanted here, and logs what it raises as well.
     """
+    import orbax.checkpoint
+
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _report_unraisable
+    return orbax.checkpoint
 
 
 def _report_unraisable(unraisable: Any) -> None:

@@ -68,6 +68,13 @@ def update_source(
     )
 
 
+def placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """The shapes of arrays that lie so."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+
+
 def _made_of(config: ml_collections.ConfigDict, model: GPTConfig) -> list[Any]:
     """All of a config that its model and its optimizer are made from, and more."""
     parts = [config[name].to_dict() for name in ("model", "optim", "train")]

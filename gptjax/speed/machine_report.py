@@ -63,6 +63,8 @@ def _cores(found: dict[str, Any]) -> Iterator[str]:
         busy = f"{cores['busy_cpus']:.1f} of {cores['n_online']} CPUs"
         yield f"other work is running ({busy}), so that all times are too long"
     yield f"{', '.join(found['features'] or ['processor'])}: {meaning(found['features'])}"
+    if found["data_peak"]:
+        yield found["data_peak"]["words"]
     updates = found.get("updates")
     if updates is None:
         return

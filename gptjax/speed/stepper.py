@@ -14,6 +14,9 @@ from gptjax.run.program import compile_trainer
 # Updates are timed for this long at least; of a large model it is a single one.
 _TIMED_SECONDS = 1.5
 
+# As in a run that has lasted so long: every product that tells the peak is timed once.
+_SECONDS_FOR_PEAK = 60.0
+
 
 class Stepper:
     """The program that train.py would run for a config, with its text and initial weights.
@@ -40,7 +43,9 @@ class Stepper:
         return self._make(self.n_updates) / self.n_updates
 
     def mfu(self, seconds: float) -> float:
-        """The share of the peak that updates of so many seconds make use of."""
+        """The share of the peak that updates of so many seconds make use of: 1 at most."""
+        self.program.measure_peak(_SECONDS_FOR_PEAK)
+        self.program.raise_peak(self.program.flops / seconds)
         return self.program.flops / seconds / self.program.peak.flops_per_s
 
     def _make(self, n_updates: int) -> float:

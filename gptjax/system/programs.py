@@ -8,17 +8,20 @@ it tells.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import flax
 import jax
 import jaxlib
+import numpy as np
 import optax
 from jax.extend.core import Primitive
 from jax.extend.mlir.dialects import func
@@ -91,7 +94,7 @@ def _shapes(tree: Any) -> Shapes:
     return tuple((tuple(leaf.shape), str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Source:
     """What a program is compiled from.
 
@@ -124,7 +127,7 @@ class Source:
         return self.lower()()
 
     def lower(self) -> Callable[[], Program]:
-        """As `compile` up to XLA's part, which is to be called and needs nothing of Python."""
+        """As `compile` up to XLA's part, which is to be called and needs next to no Python."""
         with jax.default_device(self.device):
             if self.device is not None and self.device.platform == "cpu":
                 # Also what has just been traced: the program is the same to the bit at each start.
@@ -201,3 +204,40 @@ class Source:
         ]
         written += [cache.processor("flags"), cache.n_cores()]
         return hashlib.sha256(json.dumps(written).encode()).hexdigest()
+
+
+def compile_all(
+    sources: Sequence[Source], tried: Sequence[Source], *, meanwhile: Callable[[], object]
+) -> list[Program]:
+    """The programs of `sources`, compiled one after the other: XLA uses all cores for each.
+
+    Python traces the next meanwhile. Those in `tried` are also called once, with zeros for what
+    are only shapes and 1 for the last argument, a count: XLA builds a CPU's kernels in the first
+    call of a program, with one core, while Python does what is to be done `meanwhile`.
+    """
+    with ThreadPoolExecutor(1) as compiling, ThreadPoolExecutor(2) as trying:
+
+        def compiled(source: Source, finish: Callable[[], Program]) -> Program:
+            program = finish()
+            if source in tried:
+                trials.append(trying.submit(_try, program, source))
+            return program
+
+        trials: list[Future[None]] = []
+        programs = [compiling.submit(compiled, source, source.lower()) for source in sources]
+        if all(source.is_kept for source in sources):
+            # They are loaded, by Python for a part, and sooner than two threads that run Python.
+            concurrent.futures.wait(programs)
+        meanwhile()
+        found = [program.result() for program in programs]
+        for trial in trials:
+            trial.result()
+    return found
+
+
+def _try(program: Program, source: Source) -> None:
+    def zeros(leaf: Any) -> Any:
+        return leaf if isinstance(leaf, jax.Array) else np.zeros(leaf.shape, leaf.dtype)
+
+    arguments = jax.tree.map(zeros, source.arguments[:-1])
+    jax.block_until_ready(program(*arguments, np.int32(1)))

@@ -365,8 +365,11 @@ def test_an_update_and_its_share_of_the_peak(one_stepper):
     wall = time.perf_counter() - start
     assert int(program.state.step) == step + one_stepper.n_updates
     assert 0.5 * wall < seconds * one_stepper.n_updates <= wall
-    most = program.peak.flops_per_s
-    assert one_stepper.mfu(2.0) == pytest.approx(program.flops / 2.0 / most, rel=1e-9)
+    share, most = one_stepper.mfu(2.0), program.peak.flops_per_s
+    assert share == pytest.approx(program.flops / 2.0 / most, rel=1e-9)
+    # Faster than the peak: then it was none.
+    assert one_stepper.mfu(0.1 * program.flops / most) == 1
+    assert program.peak.flops_per_s == pytest.approx(10 * most)
     assert not Path(default_config().out_dir).exists()
 
 

@@ -123,7 +123,7 @@ def here(tmp_path, monkeypatch):
 
     def run_doctor(tree, cpus=2, config=None, path="configs/shakespeare_char.py"):
         machines.write(tmp_path / "root", tree)
-        monkeypatch.setattr(doctor, "affinity", lambda: list(range(cpus)))
+        monkeypatch.setattr(doctor, "allowed_cpus", lambda: list(range(cpus)))
         json_file, start = str(tmp_path / "found.json"), time.perf_counter()
         doctor.doctor(config or tiny.config(), path=path, json=json_file, start=start)
 
@@ -223,7 +223,7 @@ def test_token_files_have_their_own_vocabulary(tmp_path):
 
 
 def test_this_process_may_use_as_many_cpus_as_the_cache_is_kept_for():
-    assert len(doctor.affinity()) == cache.n_cores()
+    assert len(doctor.allowed_cpus()) == cache.n_cores()
 
 
 def test_on_a_gpu_nothing_is_timed_on_cores():

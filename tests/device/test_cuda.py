@@ -282,5 +282,5 @@ def test_a_compiled_program_needs_memory_that_the_card_has(card, tmp_path):
     (tmp_path / "text.txt").write_text(tiny.TEXT)
     program = Stepper(tiny.config(data__source=f"text:{tmp_path / 'text.txt'}")).program
     assert 0 < program.memory_bytes() < memory.memory_bytes(card)
-    counted = program.costs()["compiled_flops_per_update"]
+    counted = program.costs_to_json()["compiled_flops_per_update"]
     assert counted is None or np.isfinite(counted)  # recorded, whatever it is

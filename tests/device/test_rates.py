@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from gptjax.device import peak, rates
+from gptjax.system import cache
 
 
 def card(**changes):
@@ -34,7 +35,7 @@ def test_a_cpu_has_no_tf32():
 
 
 @pytest.fixture
-def rates_of(monkeypatch):
+def rates_of(monkeypatch, tmp_path):
     """Rates of a card whose measurements are given, not made."""
     measured = {("float32", "highest"): 13e12, ("float32", "default"): 78e12}
     measured |= {("bfloat16", "default"): 234e12}
@@ -44,6 +45,7 @@ def rates_of(monkeypatch):
 
     monkeypatch.setattr(peak, "matmul_rate", matmul_rate)
     monkeypatch.setattr(peak, "copy_rate", lambda device, *, seconds: 1e12)
+    monkeypatch.setenv("GPTJAX_CACHE_DIR", str(tmp_path))
     return rates.rates
 
 
@@ -59,8 +61,8 @@ def test_each_rate_is_beside_the_data_sheets(rates_of):
 def test_a_card_that_is_in_no_table_has_rates_of_its_own(rates_of):
     found = rates_of(card(device_kind="NVIDIA GeForce RTX 9999", compute_capability="7.5"))
     assert [rate.in_words() for rate in found] == [
-        "matrix product, float32: 13 TFLOP/s",
-        "matrix product, bfloat16: 234 TFLOP/s",
+        "matrix product, float32: 13 TFLOP/s now, 13 TFLOP/s at best, which MFU is over",
+        "matrix product, bfloat16: 234 TFLOP/s now, 234 TFLOP/s at best, which MFU is over",
         "memory, read and written: 1 TB/s",
     ]
     assert found[0].to_json() == {
@@ -68,8 +70,34 @@ def test_a_card_that_is_in_no_table_has_rates_of_its_own(rates_of):
         "unit": "FLOP/s",
         "measured": 13e12,
         "data_sheet": None,
+        "best": 13e12,
         "share": None,
     }
+
+
+def test_the_peak_is_the_one_that_a_run_takes(tmp_path, monkeypatch):
+    """A probe that was busy is low, here and there: the highest of both is the peak of both."""
+    monkeypatch.setenv("GPTJAX_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(peak, "copy_rate", lambda device, *, seconds: 1e12)
+    measured = {"now": 90e9}
+    monkeypatch.setattr(peak, "matmul_rate", lambda *arguments, **settings: measured["now"])
+    device = jax.devices()[0]
+
+    def run_peak():
+        return peak.PeakProbe([device], "float32", folder=cache.folder()).best.flops_per_s
+
+    def doctors():
+        return rates.rates(device)[0]
+
+    assert run_peak() == 90e9
+    measured["now"] = 40e9
+    assert (doctors().measured, doctors().best) == (40e9, 90e9)
+    measured["now"] = 120e9
+    assert (doctors().measured, doctors().best) == (120e9, 120e9)
+    measured["now"] = 60e9
+    assert run_peak() == 120e9
+    words = "matrix product, float32: 60 GFLOP/s now, 120 GFLOP/s at best, which MFU is over"
+    assert doctors().in_words() == words
 
 
 def test_a_call_that_does_nothing_is_timed_here():

@@ -1,9 +1,11 @@
 """What is shown beside a verdict."""
 
 import by_hand
+import pytest
 
-from gptjax.explain import tables
+from gptjax.explain import symptoms, tables
 from gptjax.explain.pair import Pair
+from gptjax.explain.series import Times
 
 
 def test_a_text_known_by_its_digest_in_one_run_alone_is_compared_by_name():
@@ -44,3 +46,19 @@ def test_a_peak_that_is_not_known_can_be_told():
     known = by_hand.series("known", peak_flops_per_s=1e12)
     (said,) = tables.not_known([by_hand.series("gpu"), known])
     assert said == "gpu: what the device could do (--peak gpu=TFLOPS tells it)."
+
+
+@pytest.mark.parametrize(("peak", "shown"), [(80e9, "49.6 %"), (39e9, tables.UNKNOWN)])
+def test_no_mfu_is_above_100_percent(peak, shown):
+    """3.97 GFLOP in 100 ms: 39.7 GFLOP/s."""
+    run = by_hand.series("a", peak_flops_per_s=peak, times=Times(update_ms=100.0))
+    (row,) = [list(row) for row in tables.times([run]).rows if row[0] == "MFU on its peak"]
+    assert row == ["MFU on its peak", shown]
+
+
+def test_a_logs_mfu_is_not_told_over_a_peak_that_is_too_low():
+    """1 % of an A100's 312 TFLOP/s are 3.12."""
+    low, high = (by_hand.series("a", shown_mfu=0.01, peak_flops_per_s=r) for r in (3e12, 6.24e12))
+    assert "mfu" not in [each.kind for each in symptoms.symptoms(low)]
+    (found,) = [each for each in symptoms.symptoms(high) if each.kind == "mfu"]
+    assert found.values["own"] == 0.5

@@ -9,6 +9,7 @@ def found(**changes):
         settings={"cache": "/cache", "compiled programs": None, "data": "/data", "JAX_X": ""},
         cores={"words": "2 cores", "is_busy": False, "busy_cpus": 0.25, "n_online": 2},
         features=["AVX2", "FMA"],
+        data_peak=None,
         graphics=["none found"],
         data={"words": "not here", "network": "no: no answer"},
         room={
@@ -70,3 +71,8 @@ def test_times_and_what_there_was_no_time_for():
         "    CPUs 0-1 (2)",
         "    no time: CPUs 0 (1); CPUs 0-1, b",
     ]
+
+
+def test_what_a_processor_could_do_by_its_data():
+    lines = report(found(data_peak={"words": "by its data: 1 core x …", "flops_per_s": 1e9}))
+    assert lines[lines.index("Graphics cards") - 1] == "  by its data: 1 core x …"

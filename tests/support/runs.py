@@ -71,7 +71,7 @@ def newest(out_dir):
 
 def history(out_dir):
     """metrics.jsonl without times and without what is per process."""
-    timed = {"seconds", "step_ms", "tokens_per_s", "mfu", "mfu_a100"}
+    timed = {"seconds", "step_ms", "tokens_per_s", "flops_per_s", "mfu", "mfu_a100"}
     return [
         {name: value for name, value in record.items() if name not in timed}
         for record in read_records(out_dir / "metrics.jsonl")

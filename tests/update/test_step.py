@@ -162,7 +162,9 @@ def test_window_losses_are_each_windows_own():
     graph, _, state = tiny.parts(tiny.model_config(), tiny.config())
     tokens = jnp.asarray(np.random.default_rng(1).integers(0, tiny.VOCABULARY, 60), jnp.uint8)
     offsets = np.asarray([[0, 7], [14, 50]], np.int32)
-    losses = jax.jit(functools.partial(step.window_losses, graph, 7))(state.params, tokens, offsets)
+    losses = jax.jit(functools.partial(step.window_losses, graph, 7))(
+        state.params, tokens, offsets, len(offsets)
+    )
     for index, offset in np.ndenumerate(offsets):
         window = jnp.asarray(tokens[offset : offset + 8], jnp.int32)[None]
         alone = step.next_token_losses(
