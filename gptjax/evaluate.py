@@ -5,7 +5,7 @@ from __future__ import annotations
 from gptjax.run.reader import run_and_step
 from gptjax.run.whole_split import Evaluation, loss_of
 from gptjax.system.command import run_script
-from gptjax.system.output import printable
+from gptjax.system.output import printable, waiting
 
 
 def evaluate(out_dir: str, *, step: str, context: int) -> None:
@@ -19,7 +19,9 @@ def evaluate(out_dir: str, *, step: str, context: int) -> None:
       UserError: if there is no such checkpoint, or the context is longer than the model's.
     """
     out_dir, step = run_and_step(out_dir, step)
-    print_evaluation(out_dir, loss_of(out_dir, step=step, context=context))
+    with waiting("evaluating"):
+        found = loss_of(out_dir, step=step, context=context)
+    print_evaluation(out_dir, found)
 
 
 def print_evaluation(out_dir: str, found: Evaluation) -> None:

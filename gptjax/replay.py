@@ -6,6 +6,7 @@ precision is all that differs. Nothing is written into the run directory.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from gptjax.run.reader import read_checkpoint, run_and_step
 from gptjax.system import cache, files
 from gptjax.system.command import run_script
 from gptjax.system.errors import RunError, UserError
-from gptjax.system.output import printable
+from gptjax.system.output import printable, waiting
 from gptjax.update.optim import learning_rate
 
 # Enough of val to tell a difference that matters from one that does not, in seconds on a CPU.
@@ -87,11 +88,12 @@ def _make_updates(
     variants: Sequence[Variant], config: ml_collections.ConfigDict, steps: range, *, n_tokens: int
 ) -> np.ndarray:
     """Makes the updates of `steps`; losses, gradient norms and distances, each of axes RN."""
-    numbers_N3R = []
+    numbers_N3R: list[list[list[float]]] = []
     for index in counted(steps, len(steps), "updates", is_first_slow=True):
         offsets_B = random_windows(config, "train", n_tokens, index, 1)
         # Started on all devices before any is waited for.
-        metrics = [variant.update(offsets_B) for variant in variants]
+        with contextlib.nullcontext() if numbers_N3R else waiting("compiling"):
+            metrics = [variant.update(offsets_B) for variant in variants]
         losses = [float(each["loss"][0]) for each in metrics]
         grad_norms = [float(each["grad_norm"][0]) for each in metrics]
         if not np.isfinite([losses, grad_norms]).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from gptjax.run.scores import scores
 from gptjax.system import cache
 from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
-from gptjax.system.output import printable
+from gptjax.system.output import printable, waiting
 from gptjax.update.step import model_graph, named_key
 
 # Tokens per dispatch: text appears this many at a time.
@@ -110,10 +111,13 @@ def _continuations(
 
 def print_samples(text: str, chunks: Iterable[np.ndarray], tokenizer: Tokenizer) -> None:
     """Prints a prompt with each sample's continuation, the first one as its tokens come."""
+    chunks = iter(chunks)
+    with waiting("getting ready"):
+        first = next(chunks)
     written: list[np.ndarray] = []
     shown, held = _split_at_open_line_end(text)
     _write(shown)
-    for tokens_BK in chunks:
+    for tokens_BK in itertools.chain([first], chunks):
         shown, held = _split_at_open_line_end(held + tokenizer.decode(tokens_BK[0]))
         _write(shown)
         written.append(tokens_BK)

@@ -14,12 +14,12 @@ import numpy as np
 
 from gptjax.config.config import flat
 from gptjax.device.devices import available_devices, choose_devices, machine
-from gptjax.run import directory, header, runlog
+from gptjax.run import directory, runlog
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.evaluator import Loss
 from gptjax.run.inputs import VAL_TOKENS, read_inputs
 from gptjax.run.ledger import Ledger
-from gptjax.run.program import CompiledTrainer, compile_trainer
+from gptjax.run.program import CompiledTrainer, check_fits, compile_trainer
 from gptjax.run.progress import Display
 from gptjax.run.report import Report, tell_start
 from gptjax.run.resume import ResumePlan, resume_plan
@@ -61,14 +61,12 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
         devices = choose_devices(found, config)
         runlog.check(config)
         display = Display(n_updates=max_iters, step=plan.step)
-        display.notices(header.of_devices(devices, why))
-        tell_start(plan, display, machine(devices))
         ledger = Ledger(plan.meta["ledger"] if plan.meta else None)
         with ledger.measure("data"):
             inputs = read_inputs(config, plan.checkpoint, is_fork=plan.is_fork)
-        display.notices(header.of_corpus(inputs))
-        # The functions that train and evaluate.
-        with ledger.measure("compile"):
+        check_fits(config, inputs, devices)
+        tell_start(display, plan, devices, why, inputs)
+        with ledger.measure("compile"), display.doing("getting ready"):
             state = plan.checkpoint.state if plan.checkpoint else None
             program = compile_trainer(
                 config, inputs, devices, state, tell=display.notice, meanwhile=orbax_in_silence
@@ -193,7 +191,7 @@ class Trainer:
     def _evaluate(self) -> float:
         """Evaluates both splits; returns val's loss, nats per token."""
         start = time.perf_counter()
-        with self._ledger.measure("eval"):
+        with self._ledger.measure("eval"), self._report.doing("evaluating"):
             losses = self._program.losses(step=self.n_done)
         self._eval_seconds = time.perf_counter() - start
         if self.n_done > self._first_step:  # The first update is not to wait for it.
@@ -212,7 +210,8 @@ class Trainer:
 
     def _save(self, *, val_nats: float | None) -> None:
         try:
-            self._saver.save(self._program.state, best=self._best, val_nats=val_nats)
+            with self._report.doing("saving"):
+                self._saver.save(self._program.state, best=self._best, val_nats=val_nats)
         except NotFinite as error:
             what, last = f"{error} at step {self.n_done}", self.n_done - 1
             raise self._not_finite(f"{what}, after update {last}", last) from error

@@ -4,7 +4,7 @@ import sys
 
 from gptjax.config import config_file
 from gptjax.config.config import validate_together
-from gptjax.system import command
+from gptjax.system import command, output
 
 
 def main(argv: list[str]) -> None:
@@ -29,7 +29,8 @@ def main(argv: list[str]) -> None:
     for each in (config, peer_config):
         validate_together(each)
     given = ["--config", path, *(f"--config.{name}={text}" for name, text in overrides.items())]
-    from gptjax.bench import bench  # JAX is imported only once flags and config are good
+    with output.waiting():
+        from gptjax.bench import bench  # JAX is imported only once flags and config are good
 
     bench(config, peer_config, given, **settings)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gptjax.config import config_file
 from gptjax.config.config import validate_together
-from gptjax.system import command, files
+from gptjax.system import command, files, output
 
 LAPTOP = Path(__file__).parents[1] / "configs" / "shakespeare_char.py"
 
@@ -23,7 +23,8 @@ def main(argv: list[str]) -> None:
     validate_together(config)
     files.check_folder_of("--json", arguments.json)
     print("looking this machine over, about half a minute", flush=True)
-    from gptjax.doctor import doctor  # JAX is imported only once the flags are good
+    with output.waiting():
+        from gptjax.doctor import doctor  # JAX is imported only once the flags are good
 
     doctor(
         config,

@@ -1,7 +1,7 @@
 """Prints a checkpoint's loss over the whole validation split, with its standard error."""
 
 from gptjax.config.nanogpt_flags import hint
-from gptjax.system import command
+from gptjax.system import command, output
 
 
 def main(argv: list[str]) -> None:
@@ -10,7 +10,8 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--step", default="best", help="best, latest or a step (default: best)")
     flags.add_argument("--context", type=int, default=0, help="tokens of context (default: all)")
     arguments = flags.parse_all(argv)
-    from gptjax.evaluate import evaluate  # JAX is imported only once the flags are good
+    with output.waiting():
+        from gptjax.evaluate import evaluate  # JAX is imported only once the flags are good
 
     evaluate(arguments.out_dir, step=arguments.step, context=arguments.context)
 

@@ -4,7 +4,7 @@ nanoGPT's sample.py and train.py --init_from=resume take it. It needs torch:
 pip install -e ".[torch]".
 """
 
-from gptjax.system import command
+from gptjax.system import command, output
 
 
 def main(argv: list[str]) -> None:
@@ -19,7 +19,8 @@ def main(argv: list[str]) -> None:
         help="the folder data/NAME of nanoGPT that holds the same text (default: as the run tells)",
     )
     settings = vars(flags.parse_all(argv))
-    from gptjax.export_weights import export_weights  # JAX is imported only once the flags are good
+    with output.waiting():
+        from gptjax.export_weights import export_weights  # Only once the flags are good: JAX
 
     export_weights(settings.pop("out_dir"), **settings)
 

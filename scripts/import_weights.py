@@ -4,7 +4,7 @@ The run can be sampled from, evaluated and gone on with, as nanoGPT would. It ne
 pip install -e ".[torch]". What the ids stand for is not in a ckpt.pt: --data says it.
 """
 
-from gptjax.system import command
+from gptjax.system import command, output
 
 
 def main(argv: list[str]) -> None:
@@ -19,7 +19,8 @@ def main(argv: list[str]) -> None:
         "nanoGPT's, data/NAME, with its meta.pkl and input.txt, or with train.bin and val.bin",
     )
     settings = vars(flags.parse_all(argv))
-    from gptjax.import_weights import import_weights  # JAX is imported only once the flags are good
+    with output.waiting():
+        from gptjax.import_weights import import_weights  # Only once the flags are good: JAX
 
     import_weights(settings["from"], settings["out_dir"], data=settings["data"])
 

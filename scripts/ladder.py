@@ -1,6 +1,6 @@
 """Divides a gap among its settings: python scripts/ladder.py --from out/a --to configs/b.py."""
 
-from gptjax.system import command
+from gptjax.system import command, output
 
 
 def main(argv: list[str]) -> None:
@@ -16,7 +16,8 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--out_dir", default="out/ladder", help="results; default: out/ladder")
     flags.add_argument("--json", metavar="FILE", help="write all numbers there as well")
     arguments = vars(flags.parse_all(argv))
-    from gptjax.ladder import ladder  # JAX is imported only once the flags are good
+    with output.waiting():
+        from gptjax.ladder import ladder  # JAX is imported only once the flags are good
 
     ladder(arguments.pop("start"), arguments.pop("end"), **arguments)
 

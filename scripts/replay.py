@@ -1,6 +1,6 @@
 """Makes a run's updates on two devices or precisions and tells how far they drift apart."""
 
-from gptjax.system import command
+from gptjax.system import command, output
 
 
 def main(argv: list[str]) -> None:
@@ -17,7 +17,8 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--updates", type=int, default=50, help="updates to make (default: 50)")
     flags.add_argument("--json", metavar="FILE", help="write all numbers there as well")
     arguments = flags.parse_all(argv)
-    from gptjax.replay import replay  # JAX is imported only once the flags are good
+    with output.waiting():
+        from gptjax.replay import replay  # JAX is imported only once the flags are good
 
     replay(**vars(arguments))
 

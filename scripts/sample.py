@@ -1,7 +1,7 @@
 """Writes text with a trained model: python scripts/sample.py --out_dir out/shakespeare_char."""
 
 from gptjax.config.nanogpt_flags import hint
-from gptjax.system import command
+from gptjax.system import command, output
 
 
 def main(argv: list[str]) -> None:
@@ -28,7 +28,8 @@ def main(argv: list[str]) -> None:
         help="tokens by which a full window moves on at once; more is quicker (default: 1)",
     )
     arguments = flags.parse_all(argv)
-    from gptjax.sample import sample  # JAX is imported only once the flags are good
+    with output.waiting():
+        from gptjax.sample import sample  # JAX is imported only once the flags are good
 
     settings = vars(arguments)
     sample(*settings.pop("out_dir"), **settings)

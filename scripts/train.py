@@ -5,7 +5,7 @@ from pathlib import Path
 from gptjax.config import config_file
 from gptjax.config.config import validate_together
 from gptjax.config.nanogpt_flags import hint
-from gptjax.system import command
+from gptjax.system import command, output
 
 
 def main(argv: list[str]) -> int:
@@ -20,7 +20,8 @@ def main(argv: list[str]) -> int:
 
     if not directory.has_checkpoints(Path(config.out_dir)):  # Told before JAX is imported.
         validate_together(config)
-    from gptjax.train import train  # JAX is imported only once flags and config are good
+    with output.waiting():
+        from gptjax.train import train  # JAX is imported only once flags and config are good
 
     return train(config, overrides)
 

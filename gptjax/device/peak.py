@@ -25,7 +25,7 @@ from gptjax.system import cache
 # A product's rows, depth and columns: its FLOPs are twice their product.
 Shape = tuple[int, int, int]
 
-# How long one shape is repeated. The start of a run waits for one of them.
+# How long one shape is repeated. The first start on a machine waits for one of them.
 _SECONDS_EACH = 0.04
 
 # What measuring during a run may take of its time.
@@ -56,7 +56,7 @@ class PeakProbe:
         shapes: Sequence[Shape] = (),
         folder: Path | None,
     ):
-        """Looks the peak up, or else times one product and takes the highest rate ever measured.
+        """Looks the peak up, or takes the highest rate ever measured here, or times a product.
 
         Args:
           shapes: of the run's own products, timed when the run is under way.
@@ -80,7 +80,9 @@ class PeakProbe:
         self._shapes = [*shapes, first, *others] if is_cpu else list(shapes) or [first]
         self._turns = itertools.cycle(self._shapes)
         self.best = Peak(0.0, "")
-        self._measure(first)
+        self._take(0.0)
+        if not self.best.flops_per_s:
+            self._measure(first)
 
     def again(self, run_seconds: float) -> None:
         """Times products anew: some, or each once, as a hundredth of `run_seconds` allows."""
@@ -100,7 +102,11 @@ class PeakProbe:
 
     def _measure(self, shape: Shape) -> None:
         device = self._devices[0]
-        measured = matmul_rate(device, self._dtype, precision=self._precision, shapes=[shape])
+        self._take(matmul_rate(device, self._dtype, precision=self._precision, shapes=[shape]))
+
+    def _take(self, measured: float) -> None:
+        """Raises the best to what has been measured, now or ever."""
+        device = self._devices[0]
         rate = highest_ever(
             device, self._dtype, measured, precision=self._precision, folder=self._folder
         )

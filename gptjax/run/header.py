@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import ml_collections
 
+import gptjax
 from gptjax.data.token_files import TokenFiles
 from gptjax.device.devices import lacks_bfloat16
 from gptjax.device.kernels import AttentionChoice
@@ -19,7 +20,7 @@ def of_devices(devices: list[jax.Device], why: str) -> list[Notice]:
     """Where it computes, and why there."""
     device = devices[0]
     name = f"{len(devices)} x {device.platform} ({device.device_kind})"
-    return [Notice(f"jax {jax.__version__}, {name}: {why}")]
+    return [Notice(f"gptjax {gptjax.__version__}, jax {jax.__version__}, {name}: {why}")]
 
 
 def of_corpus(inputs: Inputs) -> list[Notice]:

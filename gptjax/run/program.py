@@ -12,6 +12,7 @@ import numpy as np
 
 from gptjax.config.config import GPTConfig, model_config
 from gptjax.device import flops, kernels, memory, mesh, peak
+from gptjax.model.gpt import n_parameters
 from gptjax.run.costs import count_costs
 from gptjax.run.evaluator import (
     Evaluator,
@@ -55,17 +56,22 @@ def compile_trainer(
     Raises:
       UserError: if the model or its update cannot fit the devices.
     """
+    check_fits(config, inputs, devices)
     model = model_config(config, inputs.tokenizer.vocab_size)
+    return CompiledTrainer(config, model, inputs, devices, state, tell, meanwhile)
+
+
+def check_fits(
+    config: ml_collections.ConfigDict, inputs: Inputs, devices: list[jax.Device]
+) -> None:
+    """Raises UserError if a config's model or its update cannot fit the devices."""
     n_micro = memory.micro_batches(config, devices[0].platform, len(devices))
     memory.check_memory(
-        model,
+        model_config(config, inputs.tokenizer.vocab_size),
         devices[0],
         micro_batch=config.train.batch_size // n_micro // len(devices),
         n_windows=config.train.batch_size * max_updates_per_call(config),
         n_corpus_bytes=inputs.n_bytes,
-    )
-    return CompiledTrainer(
-        config, model, inputs, devices, state, n_micro=n_micro, tell=tell, meanwhile=meanwhile
     )
 
 
@@ -93,14 +99,13 @@ class CompiledTrainer:
         inputs: Inputs,
         devices: list[jax.Device],
         state: TrainState | None,
-        *,
-        n_micro: int,
         tell: Tell,
         meanwhile: Callable[[], object],
     ):
         self._config, self._n_tokens_of_split = config, inputs.n_tokens
         self.n_tokens = config.train.batch_size * config.model.block_size
-        self.max_updates_per_call, self.n_micro = max_updates_per_call(config), n_micro
+        self.max_updates_per_call = max_updates_per_call(config)
+        self.n_micro = memory.micro_batches(config, devices[0].platform, len(devices))
         self.attention = kernels.choose_attention(model, devices[0])
         # Where dropout is on, the model uses XLA's attention all the same.
         model = kernels.with_attention(model, self.attention.evaluations, devices[0])
@@ -112,7 +117,7 @@ class CompiledTrainer:
             devices,
             config.model.dtype,
             precision=config.model.matmul_precision,
-            shapes=peak.model_shapes(self.n_tokens // n_micro // len(devices), model.n_embd),
+            shapes=peak.model_shapes(self.n_tokens // self.n_micro // len(devices), model.n_embd),
             folder=cache.folder(),
         )
 
@@ -147,13 +152,7 @@ class CompiledTrainer:
             offsets_KAB = jax.ShapeDtypeStruct(
                 self._offsets_shape, np.int32, sharding=self._offsets_sharding
             )
-            update = update_source(
-                config,
-                model,
-                (self._tokens, shapes, offsets_KAB),
-                device=device,
-                sharding=self._everywhere,
-            )
+            update = update_source(config, model, (self._tokens, shapes, offsets_KAB), device)
             n_windows = sum(map(len, self._eval_windows(step=0).values()))
             evaluation = self._evaluator.source(shapes.params, self._tokens, n_windows)
             sources = [update, evaluation, *([] if state else [start])]
@@ -165,9 +164,8 @@ class CompiledTrainer:
                 self.learning_rates([0])  # Traced now, not after the first update.
                 meanwhile()
 
-            n_weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
-            is_on_cpu = device is not None and device.platform == "cpu"
-            is_quick = is_on_cpu and n_weights * self.n_tokens < _QUICK
+            n_products = self.n_tokens * n_parameters(shapes.params)
+            is_quick = n_products < _QUICK and device is not None and device.platform == "cpu"
             programs = compile_all(sources, [update, evaluation] * is_quick, meanwhile=also)
         self._update = programs[0]
         memory.check_program_memory(self.memory_bytes(), devices[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -128,6 +129,20 @@ class Display:
         """Prints several."""
         for notice in notices:
             self.notice(notice)
+
+    @contextlib.contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """While inside, a terminal says what it is that the bar stands still for."""
+        if self._bar is None:
+            yield
+        elif self._bar.live.is_started:
+            before = self._bar.tasks[self._task].fields["figures"]
+            self._bar.update(self._task, figures=f"{before} · {what}", refresh=True)
+            yield
+            self._bar.update(self._task, figures=before, refresh=True)
+        else:
+            with self._console.status(what):
+                yield
 
     def update(self, step: int, figures: dict[str, Any], *, eta_seconds: float) -> None:
         """Shows how far the run is: figures are printed in order as `name value`."""

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gptjax.device.devices import machine
 from gptjax.run import header
 from gptjax.run.evaluator import Loss
 from gptjax.run.inputs import Inputs
@@ -26,18 +27,23 @@ _LONG_RUN_SECONDS = 15 * 60
 _LAPTOP_PARAMETERS = 2_000_000
 
 
-def tell_start(plan: ResumePlan, display: Display, machine: Mapping[str, Any]) -> None:
-    """Says what a run goes on from, and what differs from before; says nothing for a new run."""
-    if plan.checkpoint is None:
-        return
-    source = plan.parent["init_from"] if plan.is_fork and plan.parent else ""
-    display.message((f"forked from {source}" if source else "resumed") + f" at step {plan.step}")
-    was = plan.checkpoint.meta["machine"]
-    changes = [f"{name} {was[name]} → {now}" for name, now in machine.items() if was[name] != now]
-    if changes:
-        display.message(f"  {', '.join(changes)}: the last digits of the results may differ")
-    for notice in plan.notices:
-        display.notice(notice, indent="  ")
+def tell_start(
+    display: Display, plan: ResumePlan, devices: list[jax.Device], why: str, inputs: Inputs
+) -> None:
+    """Says what a run goes on from and what differs from before, and what it trains on where."""
+    if plan.checkpoint:
+        source = plan.parent["init_from"] if plan.is_fork and plan.parent else ""
+        display.message(
+            (f"forked from {source}" if source else "resumed") + f" at step {plan.step}"
+        )
+        was, now = plan.checkpoint.meta["machine"], machine(devices)
+        changes = [f"{name} {was[name]} → {now[name]}" for name in now if was[name] != now[name]]
+        if changes:
+            words = ", ".join(changes)
+            display.message(f"  {words}: the last digits of the results may differ")
+        for notice in plan.notices:
+            display.notice(notice, indent="  ")
+    display.notices(header.of_devices(devices, why) + header.of_corpus(inputs))
 
 
 class Report:
@@ -100,6 +106,10 @@ class Report:
             self._log.append("train", **record)
             self._last_record = record
             self._logged_step, self._logged_seconds = step, end - seconds_ago
+
+    def doing(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """While inside, the screen says what it is that takes its time."""
+        return self._display.doing(what)
 
     def progress(self, eta_seconds: float) -> None:
         """Shows the last `train` record and what is left."""

@@ -38,14 +38,11 @@ def update_source(
     config: ml_collections.ConfigDict,
     model: GPTConfig,
     inputs: tuple[Any, TrainState, Any],
-    *,
     device: jax.Device | None,
-    sharding: jax.sharding.Sharding,
 ) -> Source:
     """Up to K updates in one call: (tokens, state, offsets_KAB, n_updates) → (state, metrics_K).
 
-    `inputs` are the first three of them, or their shapes. Where `device` is None, what comes back
-    lies as `sharding` says.
+    `inputs` are the first three of them, or their shapes. What comes back lies as the state does.
     """
     tx, block_size = optim.optimizer(config), config.model.block_size
     dropout_seed = config.seed if config.model.dropout else None
@@ -64,7 +61,7 @@ def update_source(
         made_of=["updates", dropout_seed, *_made_of(config, model)],
         donated=(1,),
         device=device,
-        out_shardings=sharding,
+        out_shardings=inputs[1].step.sharding,
     )
 
 

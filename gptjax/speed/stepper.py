@@ -10,6 +10,7 @@ from gptjax.config.config import validate
 from gptjax.device.devices import available_devices, choose_devices
 from gptjax.run.inputs import read_inputs
 from gptjax.run.program import compile_trainer
+from gptjax.system.output import waiting
 
 # Updates are timed for this long at least; of a large model it is a single one.
 _TIMED_SECONDS = 1.5
@@ -30,7 +31,8 @@ class Stepper:
         validate(config)
         found, _ = available_devices(config.mesh.cpu_devices, config.mesh.gpu_memory)
         inputs, devices = read_inputs(config), choose_devices(found, config)
-        self.program = compile_trainer(config, inputs, devices)
+        with waiting("compiling"):
+            self.program = compile_trainer(config, inputs, devices)
         self._n_done = 0
         self._make(1)  # The first update touches its memory for the first time.
         seconds = self._make(1)

@@ -9,8 +9,9 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 
 def end(number: int, frame: object = None, *, words: str = "interrupted") -> None:
     """Ends the process as a signal does by the shell's rules, saying so."""
-    if sys.stdout and sys.stdout.isatty():
-        os.write(1, b"\x1b[?25h")  # A bar has hidden the cursor.
+    for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+        if stream and stream.isatty():
+            os.write(descriptor, b"\x1b[?25h")  # A bar has hidden the cursor.
     try:
         os.write(2, f"gptjax: {words}\n".encode())
     except OSError:
@@ -23,13 +24,17 @@ def end_scripts_at_once() -> None:
 
     A notebook, or whoever else imports gptjax, keeps its own ways.
     """
+    if runs_script_of_ours() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end)
+
+
+def runs_script_of_ours() -> bool:
+    """Whether this process is one of our scripts, and not another program that imports gptjax."""
     main = os.path.abspath(getattr(sys.modules["__main__"], "__file__", ""))
     folder, file = os.path.split(main)
     is_script = os.path.basename(folder) == "scripts" and os.path.exists(f"{_PACKAGE}/{file}")
     is_module = sys.argv[0] == "-m" and any("gptjax." in word for word in sys.orig_argv)
-    is_ours = is_script or is_module
-    if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, end)
+    return is_script or is_module
 
 
 def all_is_done() -> None:

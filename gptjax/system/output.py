@@ -56,6 +56,22 @@ class _Stdout(io.TextIOWrapper):
             raise OutputLost(f"stdout could not be written: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def waiting(what: str = "starting") -> Iterator[None]:
+    """While inside, something turns on stderr, if that is a terminal, and says what takes so long.
+
+    Python must not be busy with one thing for long: it has to turn it.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # Half as long to import as Python takes to start.
+
+    # FORCE_COLOR and its like must not draw into a file.
+    with Console(stderr=True, force_terminal=True).status(printable(what)):
+        yield
+
+
 def silence() -> None:
     """From here on stdout leads nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -28,6 +28,7 @@ from jax.extend.mlir.dialects import func
 from jax.interpreters import mlir
 
 from gptjax.system import cache
+from gptjax.system.interrupt import runs_script_of_ours
 
 Shapes = tuple[tuple[tuple[int, ...], str], ...]
 
@@ -182,7 +183,8 @@ class Source:
 
     @property
     def _path(self) -> Path | None:
-        folder = cache.programs_folder()
+        # Another program may have changed what is traced in ways that the key knows nothing of.
+        folder = cache.programs_folder() if runs_script_of_ours() else None
         return folder / f"{self._key[:40]}.traced" if folder else None
 
     @functools.cached_property

@@ -86,8 +86,8 @@ def test_text_appears_as_it_is_written(out_dir, capsys, monkeypatch):
     monkeypatch.setattr(sample, "generated_tokens", watched)
     settings = dict(step="best", prompt="the", prompt_file="", num_samples=2, seed=1, stride=1)
     sample.sample(str(out_dir), max_new_tokens=100, temperature=1.0, top_k=0, **settings)
-    # The prompt, what fits the window of seven, then 32 characters a dispatch; all else follows.
-    assert seen == [3, 4, 32, 32]
+    # The prompt with what fits the window of seven, then 32 characters a dispatch, then the rest.
+    assert seen == [0, 7, 32, 32]
     assert len(capsys.readouterr().out) == 32 + len("\n---------------\n") * 2 + 3 + 100
 
 

@@ -522,11 +522,17 @@ def test_p10_a_run_that_would_fill_the_disk_is_not_begun(commands, disk):
     assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
+def fill_after_the_save(folder, out_dir):
+    wait_until(lambda: committed(out_dir) == 0)
+    faults.fill(folder)
+
+
 def test_p10_a_log_that_cannot_be_written_ends_the_run(commands, disk):
     """The disk is full to the last byte, long before the next save is due."""
     knobs = "train.max_iters=60", "log.interval=1", "checkpoint.interval=1000", NO_BEST
     out_dir = disk / "run"
-    result = commands.run(out_dir, *knobs, lets=[faults_at("update", 3, faults.fill, disk)])
+    fault = faults_at("update", 3, fill_after_the_save, disk, out_dir)
+    result = commands.run(out_dir, *knobs, lets=[fault])
     assert result.code == 1
     line = f"{out_dir / 'metrics.jsonl'} could not be written: No space left on device"
     assert result.stderr == f"gptjax: error: {line}\n"

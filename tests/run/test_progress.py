@@ -62,3 +62,28 @@ def test_durations_as_a_person_says_them(seconds, words):
 )
 def test_counts_with_a_unit_letter(value, words):
     assert count(value) == words
+
+
+def test_a_bar_says_what_it_stands_still_for(monkeypatch):
+    """What a terminal shows, before the bar, beside it and after."""
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    display = Display(n_updates=10, step=0)
+    with display.doing("compiling"):
+        pass
+    assert "compiling" in screen.getvalue()
+    with display:
+        display.update(3, {"loss": "1.5"}, eta_seconds=4)
+        with display.doing("evaluating"):
+            shown = screen.getvalue()
+        assert "left 4 s · evaluating" in shown
+        display.message("done")
+    assert "evaluating" not in screen.getvalue().rpartition("done")[2]
+
+
+def test_without_a_terminal_nothing_moves(capsys):
+    with Display(n_updates=10, step=0) as display, display.doing("evaluating"):
+        pass
+    assert capsys.readouterr().out == ""

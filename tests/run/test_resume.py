@@ -243,7 +243,7 @@ def test_a_start_that_fails_leaves_nothing_and_no_one_else_starts_meanwhile(
 ):
     out_dir = tmp_path / "new" / "run"
 
-    def start_another(*arguments):
+    def start_another(*arguments, **settings):
         monkeypatch.undo()
         with pytest.raises(UserError, match=f"is in use by process {os.getpid()} on "):
             run(files, out_dir)

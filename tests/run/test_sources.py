@@ -21,7 +21,7 @@ def sources(config):
     tokens = jax.ShapeDtypeStruct((100,), np.uint8)
     offsets_KAB = jax.ShapeDtypeStruct((3, 1, config.train.batch_size), np.int32)
     inputs = (tokens, start.returns, offsets_KAB)
-    update = update_source(config, model, inputs, device=jax.devices()[0], sharding=None)
+    update = update_source(config, model, inputs, jax.devices()[0])
     return start, update
 
 

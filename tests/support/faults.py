@@ -21,14 +21,14 @@ from orbax.checkpoint import CheckpointManager
 
 from gptjax.device import flops, peak
 from gptjax.run import checkpoint, directory, retention, runlog
-from gptjax.run.evaluator import Evaluator
 from gptjax.run.program import CompiledTrainer
 from gptjax.run.report import Report
 from gptjax.system import files
+from gptjax.system.programs import Source
 
 # The function in whose midst a fault comes; whether its own work is done before the fault.
 MOMENTS = {
-    "compile": (Evaluator, "compile", False),
+    "compile": (Source, "lower", False),
     "update": (CompiledTrainer, "train", False),
     "evaluation": (CompiledTrainer, "losses", False),
     "save": (CheckpointManager, "save", True),  # The arrays are being written in the background.

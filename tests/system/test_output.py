@@ -1,13 +1,16 @@
 """What is printed: text that stays as it is, and a stdout that fails."""
 
+import io
 import os
 import subprocess
 import sys
+import time
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+from gptjax.system import output
 from gptjax.system.output import printable
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -78,3 +81,16 @@ def test_p25_a_closed_stdout_is_not_taken_for_the_next_file(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert (tmp_path / "file").read_text() == ""
+
+
+def test_something_turns_on_a_terminal_while_a_command_starts(monkeypatch, capsys):
+    with output.waiting():
+        pass
+    assert capsys.readouterr() == ("", "")
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
+    with output.waiting("reading \x1b[31m"):
+        time.sleep(0.3)
+    assert screen.getvalue().count("reading \\x1b[31m") > 1
+    assert screen.getvalue().endswith("\x1b[2K")

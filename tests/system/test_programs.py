@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.system import cache
+from gptjax.system import cache, programs
 from gptjax.system.programs import Source
 
 X_NM = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -18,6 +18,7 @@ X_NM = np.arange(6, dtype=np.float32).reshape(2, 3)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("GPTJAX_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("GPTJAX_COMPILE_CACHE", raising=False)
+    monkeypatch.setattr(programs, "runs_script_of_ours", lambda: True)
     return tmp_path / "gptjax"
 
 
@@ -112,6 +113,14 @@ def test_where_nothing_can_be_kept(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GPTJAX_CACHE_DIR", str(tmp_path / "file"))
     assert check(source()) and check(source())
+
+
+def test_another_program_keeps_nothing(folder, monkeypatch):
+    """It may have changed a function that is traced."""
+    monkeypatch.undo()
+    monkeypatch.setenv("GPTJAX_CACHE_DIR", str(folder.parent))
+    assert check(source()) and check(source())
+    assert not list(folder.glob("*.traced"))
 
 
 def test_without_a_device_nothing_is_kept(folder):
