@@ -18,7 +18,8 @@ import ml_collections
 from gptjax.device import devices, memory
 from gptjax.explain.drawing import pyplot_for
 from gptjax.speed import profile, scaling, whole_runs
-from gptjax.speed.comparison import Setup, Side, comparison, print_comparison
+from gptjax.speed.busy import busy_cores
+from gptjax.speed.comparison import Setup, Side, comparison, print_comparison, slowdowns
 from gptjax.speed.nanogpt import NanoGPT, Stepping
 from gptjax.speed.process import gpu_bytes_used, peak_bytes
 from gptjax.speed.stepper import Stepper
@@ -34,6 +35,7 @@ def bench(
     *,
     what: str,
     pairs: int,
+    busy: int,
     nanogpt: str | None,
     nanogpt_python: str,
     nanogpt_compile: bool,
@@ -51,6 +53,8 @@ def bench(
     """
     if pairs < 1:
         raise UserError("--pairs", pairs, "must be ≥ 1")
+    if not 0 <= busy <= 1024 or (busy and what != "step"):
+        raise UserError("--busy", busy, "must be from 0 to 1024, and is for --what step")
     files.check_folder_of("--json", json)
     files.check_picture("--plot", plot)
     if plot:
@@ -68,7 +72,7 @@ def bench(
     setup = Setup(config, peer_config, given, other, pairs)
     if what == "step":
         stepper = Stepper(config)
-        figures = time_updates(setup, stepper, bytes_used_before=bytes_used)
+        figures = time_updates(setup, stepper, bytes_used_before=bytes_used, n_busy=busy)
         print_updates(figures)
         if not other and jax.default_backend() == "cpu":
             figures["op_groups"] = profile.profile(stepper.program, stepper.n_updates)
@@ -97,23 +101,27 @@ def bench(
         files.write_atomically(Path(json), files.pretty_json(results))
 
 
-def time_updates(setup: Setup, stepper: Stepper, *, bytes_used_before: int) -> dict[str, Any]:
-    """The time of an update, in turns with nanoGPT's.
+def time_updates(
+    setup: Setup, stepper: Stepper, *, bytes_used_before: int, n_busy: int = 0
+) -> dict[str, Any]:
+    """The time of an update, in turns with nanoGPT's, and that beside so many busy cores.
 
     `bytes_used_before` are those of a GPU's memory before this process took any.
     """
     is_on_gpu = jax.default_backend() != "cpu"
     bytes_used = gpu_bytes_used() if is_on_gpu else 0
-    ours: list[float] = []
-    theirs: list[float] = []
+    # Milliseconds of both sides beside so many busy cores.
+    times: dict[int, tuple[list[float], list[float]]] = {n: ([], []) for n in sorted({0, n_busy})}
     with contextlib.ExitStack() as stack:
         other: Stepping | None = None
         if setup.nanogpt:
             other = stack.enter_context(setup.nanogpt.stepping(setup.peer_config))
         for _ in setup.turns("timings"):
-            ours.append(1e3 * stepper.time_updates())
-            if other:
-                theirs.append(1e3 * other.time_updates(stepper.n_updates))
+            for n_cores, (ours, theirs) in times.items():
+                with busy_cores(n_cores):
+                    ours.append(1e3 * stepper.time_updates())
+                    if other:
+                        theirs.append(1e3 * other.time_updates(stepper.n_updates))
         their_bytes = other.peak_bytes() if other else 0
         if is_on_gpu and other:
             # Both as nvidia-smi sees them, with all that CUDA takes for itself.
@@ -123,10 +131,15 @@ def time_updates(setup: Setup, stepper: Stepper, *, bytes_used_before: int) -> d
             our_bytes = memory.peak_memory_bytes(jax.devices()[0])
         else:
             our_bytes = peak_bytes(os.getpid())
+    ours, theirs = times[0]
     sides = [Side("gptjax", ours, our_bytes)]
     if other:
         sides.append(Side("nanoGPT", theirs, their_bytes))
     figures = comparison(sides, "ms an update")
+    if n_busy:
+        busy = [Side(side.name, times[n_busy][i]) for i, side in enumerate(sides)]
+        figures["busy"] = comparison(busy, f"ms beside {n_busy} busy")
+        figures["slowdown"] = slowdowns(sides, busy)
     seconds = statistics.median(ours) / 1e3
     figures |= {
         "n_updates_per_burst": stepper.n_updates,
@@ -140,6 +153,10 @@ def time_updates(setup: Setup, stepper: Stepper, *, bytes_used_before: int) -> d
 def print_updates(figures: dict[str, Any]) -> None:
     """Prints what `time_updates` returned."""
     print_comparison(figures)
+    if "busy" in figures:
+        print_comparison(figures["busy"])
+        for name, slower in figures["slowdown"].items():
+            print(f"{name}: {slower:.2f} times its quiet time beside other work")
     peak = figures["peak"]
     print(
         f"gptjax: {figures['tokens_per_s']:,.0f} tokens/s, MFU {100 * figures['mfu']:.1f} % of "

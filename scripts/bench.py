@@ -14,6 +14,9 @@ def main(argv: list[str]) -> None:
     words = "updates (default), where their time goes, runs, sampling, start-up, growth"
     flags.add_argument("--what", default="step", choices=kinds, help=words)
     flags.add_argument("--pairs", type=int, default=5, help="measurements of a side; default: 5")
+    flags.add_argument(
+        "--busy", type=int, default=0, metavar="N", help="updates also beside N busy cores"
+    )
     flags.add_argument("--nanogpt", metavar="PATH", help="a nanoGPT checkout to compare with")
     flags.add_argument("--nanogpt_python", default=sys.executable, help="a Python that has torch")
     flags.add_argument("--nanogpt_compile", action="store_true", help="with torch.compile")

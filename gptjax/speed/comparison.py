@@ -70,6 +70,14 @@ def comparison(sides: Sequence[Side], unit: str) -> dict[str, Any]:
     return found | ({"ratios": ratios} if ratios else {})
 
 
+def slowdowns(quiet: Sequence[Side], busy: Sequence[Side]) -> dict[str, float]:
+    """How many times as long each side takes where it is disturbed, median of the pairs."""
+    return {
+        one.name: statistics.median(b / a for a, b in zip(one.values, other.values, strict=True))
+        for one, other in zip(quiet, busy, strict=True)
+    }
+
+
 def print_comparison(found: dict[str, Any]) -> None:
     """Prints a table of what `comparison` returned."""
     table = Table("", found["unit"], "lowest", "highest", "peak memory", "ratio of pairs")

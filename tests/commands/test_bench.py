@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -44,6 +45,7 @@ for i in range(int(flags["max_iters"])):
 print("step 9: train loss 1.7648, val loss 1.8857")
 """
 FAKE_SAMPLE = """
+import statistics
 import sys
 flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
 open(flags["out_dir"] + "/flags.json").close()
@@ -236,7 +238,7 @@ class TestNanoGPT:
 
 
 def run_bench(settings, checkout, tmp_path, capsys, **changes):
-    arguments = dict(what="step", pairs=2, nanogpt=str(checkout) if checkout else None)
+    arguments = dict(what="step", pairs=2, busy=0, nanogpt=str(checkout) if checkout else None)
     arguments |= dict(nanogpt_python=sys.executable, nanogpt_compile=False, target=0.0)
     arguments |= dict(json=str(tmp_path / "figures.json"), plot=None)
     bench.bench(settings, settings, ["--config", "unused"], **{**arguments, **changes})
@@ -254,6 +256,16 @@ def test_steps_in_turns(settings, checkout, tmp_path, capsys):
     assert "nanoGPT" in printed and "tokens/s" in printed
 
 
+def test_steps_beside_other_work(settings, checkout, tmp_path, capsys):
+    figures, printed = run_bench(settings, checkout, tmp_path, capsys, busy=1)
+    quiet, beside = figures["sides"], figures["busy"]["sides"]
+    assert [len(side["values"]) for side in quiet + beside] == [2] * 4
+    ratios = [b / a for a, b in zip(quiet[0]["values"], beside[0]["values"], strict=True)]
+    assert figures["slowdown"]["gptjax"] == pytest.approx(statistics.median(ratios))
+    assert figures["slowdown"]["nanoGPT"] == pytest.approx(1.0)  # It only sleeps.
+    assert "beside 1 busy" in printed and "times its quiet time" in printed
+
+
 def test_steps_alone_show_where_the_time_goes(settings, tmp_path, capsys):
     figures, printed = run_bench(settings, None, tmp_path, capsys)
     assert figures["op_groups"].keys() == set(profile.GROUPS)
@@ -264,6 +276,8 @@ def test_steps_alone_show_where_the_time_goes(settings, tmp_path, capsys):
     ("changes", "words"),
     [
         ({"pairs": 0}, "--pairs: 0; must be ≥ 1"),
+        ({"busy": -1}, "--busy: -1; must be from 0"),
+        ({"busy": 1, "what": "run"}, "is for --what step"),
         ({"json": "/nowhere/figures.json"}, "its folder does not exist"),
         ({"plot": "/nowhere/growth.png"}, "its folder does not exist"),
     ],
