@@ -21,9 +21,9 @@ from gptjax.run.evaluator import (
     random_windows,
     windows_by_split,
 )
+from gptjax.run.functions import placed, start_source, update_source
 from gptjax.run.inputs import Inputs
 from gptjax.run.progress import Notice
-from gptjax.run.sources import placed, start_source, update_source
 from gptjax.system import cache
 from gptjax.system.programs import compile_all
 from gptjax.update import optim

@@ -1,4 +1,4 @@
-"""What a run's start and its updates are compiled from; of evaluations, evaluator.py knows."""
+"""The functions of a run that are compiled: its start and its updates (evaluator.py has another)."""
 
 from __future__ import annotations
 

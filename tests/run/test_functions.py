@@ -9,7 +9,7 @@ from other_values import OTHER_VALUES
 
 from gptjax.config.config import flat, model_config
 from gptjax.config.knobs import KNOBS
-from gptjax.run.sources import start_source, update_source
+from gptjax.run.functions import start_source, update_source
 
 # What the two programs are made of, by these groups' names, or given to them with their shapes.
 _GROUPS = ("model", "optim", "train")
