@@ -1,4 +1,4 @@
-"""The functions of a run that are compiled: its start and its updates (evaluator.py has another)."""
+"""The functions of a run that are compiled: its start and its updates; evaluator.py has another."""
 
 from __future__ import annotations
 
