@@ -37,7 +37,8 @@ _MOST_UPDATES = 1000
 # Weights x tokens of an update that takes a tenth of a second on two cores.
 _QUICK = 3e9
 
-_COMPILING = Notice("compiling, which later starts with these settings skip")
+_COMPILING = "compiling"
+_ONCE = ", which later starts with these settings skip"
 
 
 def compile_trainer(
@@ -157,7 +158,7 @@ class CompiledTrainer:
             evaluation = self._evaluator.source(shapes.params, self._tokens, n_windows)
             sources = [update, evaluation, *([] if state else [start])]
             if not all(source.is_kept for source in sources):
-                tell(_COMPILING)
+                tell(Notice(_COMPILING + _ONCE * update.can_be_kept))
 
             def also() -> None:
                 self.costs = count_costs(config, model, shapes.params)

@@ -119,6 +119,11 @@ class Source:
     out_shardings: Any = None
 
     @property
+    def can_be_kept(self) -> bool:
+        """Whether what is traced will be there at the next start."""
+        return self._is_on_cpu and self._path is not None
+
+    @property
     def is_kept(self) -> bool:
         """Whether it has been traced before, so that XLA has most likely compiled it, too."""
         return self._kept is not None
@@ -130,13 +135,17 @@ class Source:
     def lower(self) -> Callable[[], Program]:
         """As `compile` up to XLA's part, which is to be called and needs next to no Python."""
         with jax.default_device(self.device):
-            if self.device is not None and self.device.platform == "cpu":
+            if self._is_on_cpu:
                 # Also what has just been traced: the program is the same to the bit at each start.
                 jitted = self._jitted((self._kept or self._traced()).call)
             else:
                 jitted = self._jitted(self._flat, out_shardings=self.out_shardings)
             lowered = jitted.lower(*jax.tree.leaves(self.arguments))
         return lambda: Program(lowered.compile(), jax.tree.structure(self.returns))
+
+    @property
+    def _is_on_cpu(self) -> bool:
+        return self.device is not None and self.device.platform == "cpu"
 
     def _flat(self, *leaves: Any) -> list[Any]:
         """The function from arrays to arrays."""

@@ -54,6 +54,7 @@ def the_file(folder):
 def test_it_is_traced_once(folder):
     assert not source().is_kept and check(source())
     assert source().is_kept and not check(source())
+    assert source().can_be_kept and not source(device=None).can_be_kept
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,7 @@ def test_settings_of_jax_are_part_of_it():
 
 def test_where_nothing_can_be_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("GPTJAX_COMPILE_CACHE", "0")
+    assert not source().can_be_kept
     assert check(source()) and check(source())
     monkeypatch.delenv("GPTJAX_COMPILE_CACHE")
     (tmp_path / "file").write_text("")
