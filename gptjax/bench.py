@@ -18,10 +18,9 @@ import ml_collections
 from gptjax.device import devices, memory
 from gptjax.explain.drawing import pyplot_for
 from gptjax.speed import profile, scaling, whole_runs
-from gptjax.speed.busy import busy_cores
 from gptjax.speed.comparison import Setup, Side, comparison, print_comparison, slowdowns
 from gptjax.speed.nanogpt import NanoGPT, Stepping
-from gptjax.speed.process import gpu_bytes_used, peak_bytes
+from gptjax.speed.process import busy_cores, gpu_bytes_used, peak_bytes
 from gptjax.speed.stepper import Stepper
 from gptjax.system import cache, files
 from gptjax.system.command import run_script

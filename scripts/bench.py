@@ -14,9 +14,7 @@ def main(argv: list[str]) -> None:
     words = "updates (default), where their time goes, runs, sampling, start-up, growth"
     flags.add_argument("--what", default="step", choices=kinds, help=words)
     flags.add_argument("--pairs", type=int, default=5, help="measurements of a side; default: 5")
-    flags.add_argument(
-        "--busy", type=int, default=0, metavar="N", help="updates also beside N busy cores"
-    )
+    flags.add_argument("--busy", type=int, default=0, metavar="N", help="also beside N busy cores")
     flags.add_argument("--nanogpt", metavar="PATH", help="a nanoGPT checkout to compare with")
     flags.add_argument("--nanogpt_python", default=sys.executable, help="a Python that has torch")
     flags.add_argument("--nanogpt_compile", action="store_true", help="with torch.compile")
@@ -34,7 +32,6 @@ def main(argv: list[str]) -> None:
     given = ["--config", path, *(f"--config.{name}={text}" for name, text in overrides.items())]
     with output.waiting():
         from gptjax.bench import bench  # JAX is imported only once flags and config are good
-
     bench(config, peer_config, given, **settings)
 
 

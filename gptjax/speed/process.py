@@ -183,3 +183,15 @@ def failure_of(
     said = [line for line in (*printed, *errors.read().splitlines()) if line.strip()]
     last = said[-1] if said else "it said nothing"
     return RunError(f"{' '.join(arguments[:2])} ended with {code}: {last}")
+
+
+@contextlib.contextmanager
+def busy_cores(n_cores: int) -> Iterator[None]:
+    """While inside, as many processes as that keep one core busy each."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(n_cores):
+            process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            stack.enter_context(signals.tidied(process.kill))
+        yield

@@ -23,14 +23,10 @@ import jax
 import jaxlib
 import numpy as np
 import optax
-from jax.extend.core import Primitive
-from jax.extend.mlir.dialects import func
-from jax.interpreters import mlir
 
 from gptjax.system import cache
 from gptjax.system.interrupt import runs_script_of_ours
-
-Shapes = tuple[tuple[tuple[int, ...], str], ...]
+from gptjax.system.traced import Traced, shapes, traced
 
 
 class Program:
@@ -47,52 +43,6 @@ class Program:
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns."""
         return jax.tree.unflatten(self._returns, self.executable(*jax.tree.leaves(arguments)))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Traced:
-    """What tracing gives.
-
-    (jax.export writes more of it down, and imports scipy to read it: a quarter of a second.)
-
-    Attributes:
-      code: StableHLO's bytecode.
-      returns: the shapes and dtypes of what comes back.
-    """
-
-    code: bytes
-    returns: Shapes
-
-    def call(self, *leaves: jax.Array) -> list[jax.Array]:
-        """Stands in a function that is to be compiled, in place of what has been traced."""
-        return _traced_p.bind(*leaves, traced=self)
-
-
-_traced_p = Primitive("traced")
-_traced_p.multiple_results = True
-
-
-@_traced_p.def_abstract_eval
-def _traced_avals(*avals: Any, traced: _Traced) -> list[jax.core.ShapedArray]:
-    return [jax.core.ShapedArray(shape, jax.numpy.dtype(dtype)) for shape, dtype in traced.returns]
-
-
-def _traced_lowering(context: Any, *values: Any, traced: _Traced) -> Any:
-    """The module becomes a function of the one that is being made, and is called."""
-    target = context.module_context
-    with target.module.context:
-        module = mlir.ir.Module.parse(traced.code)
-    main: Any = mlir.ir.SymbolTable(module.operation)["main"]
-    results = main.type.results  # Before the module is merged, and is none any more.
-    name = mlir.merge_mlir_modules(target.module, "traced", module, dst_symtab=target.symbol_table)
-    return func.CallOp(results, mlir.ir.FlatSymbolRefAttr.get(name), values).results
-
-
-mlir.register_lowering(_traced_p, _traced_lowering)
-
-
-def _shapes(tree: Any) -> Shapes:
-    return tuple((tuple(leaf.shape), str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,19 +113,18 @@ class Source:
         donated = [n for i in self.donated for n in range(firsts[i], firsts[i] + sizes[i])]
         return jax.jit(function, donate_argnums=donated, **settings)
 
-    def _traced(self) -> _Traced:
+    def _traced(self) -> Traced:
         """Traces it and keeps that."""
         jitted = self._jitted(self._flat, keep_unused=True)
         lowered = jitted.lower(*jax.tree.leaves(self.arguments))
-        code = mlir.module_to_bytecode(lowered.compiler_ir("stablehlo"))
-        traced = _Traced(code, _shapes(lowered.out_info))
+        found = traced(lowered)
         if path := self._path:
-            header = json.dumps(traced.returns).encode() + b"\n"
-            cache.keep(path, self._digest(header + code) + header + code)
-        return traced
+            content = json.dumps(found.returns).encode() + b"\n" + found.code
+            cache.keep(path, self._digest(content) + content)
+        return found
 
     @functools.cached_property
-    def _kept(self) -> _Traced | None:
+    def _kept(self) -> Traced | None:
         """What is kept, if it is whole and this program's."""
         try:
             content = self._path.read_bytes() if self._path else b""
@@ -184,7 +133,7 @@ class Source:
         if content[:32] != self._digest(content[32:]):
             return None
         header, _, code = content[32:].partition(b"\n")
-        return _Traced(code, tuple((tuple(shape), dtype) for shape, dtype in json.loads(header)))
+        return Traced(code, tuple((tuple(shape), dtype) for shape, dtype in json.loads(header)))
 
     def _digest(self, written: bytes) -> bytes:
         """Of the program and what it is made of: another's file is as good as none."""
@@ -207,7 +156,7 @@ class Source:
         }
         written = [
             self.made_of,
-            _shapes(self.arguments),
+            shapes(self.arguments),
             self.donated,
             cache.source_digest(),
             versions,

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from gptjax.speed import busy
+from gptjax.speed import process as processes
 
 
 def test_it_ends_with_what_is_measured(monkeypatch):
@@ -13,9 +13,9 @@ def test_it_ends_with_what_is_measured(monkeypatch):
             super().__init__(*arguments, **settings)
             started.append(self)
 
-    monkeypatch.setattr(busy.subprocess, "Popen", Watched)
-    with busy.busy_cores(2):
+    monkeypatch.setattr(processes.subprocess, "Popen", Watched)
+    with processes.busy_cores(2):
         assert len(started) == 2 and all(process.poll() is None for process in started)
     assert all(process.poll() is not None for process in started)
-    with busy.busy_cores(0):
+    with processes.busy_cores(0):
         assert len(started) == 2
