@@ -27,15 +27,16 @@ def update_flops(
     less of.
     """
     model = dataclasses.replace(model, attention="xla", attention_rows=model.block_size)
+    source = cache.source_digest()
     counted = [
         dataclasses.asdict(model),
         batch_size,
         n_micro,
         jax.__version__,
-        cache.source_digest(),
+        source,
     ]
     key = hashlib.sha256(json.dumps(counted).encode()).hexdigest()
-    path = folder / "flops.json" if folder else None
+    path = folder / "flops.json" if folder and source else None
     if path and (known := cache.floats(path).get(key)):
         return known
     flops = xla_flops(

@@ -138,8 +138,10 @@ class Display:
         elif self._bar.live.is_started:
             before = self._bar.tasks[self._task].fields["figures"]
             self._bar.update(self._task, figures=f"{before} · {what}", refresh=True)
-            yield
-            self._bar.update(self._task, figures=before, refresh=True)
+            try:
+                yield
+            finally:
+                self._bar.update(self._task, figures=before, refresh=True)
         else:
             with self._console.status(what):
                 yield

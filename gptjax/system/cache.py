@@ -11,8 +11,13 @@ from pathlib import Path
 
 import jax
 
+from gptjax.system import interrupt
+
 # Programs that compile faster than this are not worth a file.
 _LEAST_COMPILE_SECONDS = 0.2
+
+# Seconds by which a file system's clock may be behind.
+_CLOCKS_APART = 2.0
 
 
 def folder() -> Path | None:
@@ -44,12 +49,17 @@ def keep_compiled_programs() -> None:
     machine = f"{processor('flags')} {n_cores()} cores"
     path = kept / "compiled" / hashlib.sha256(machine.encode()).hexdigest()[:12]
     # JAX makes the folder with the first program it keeps: bad input leaves nothing behind.
-    # os.path: Path.exists raises where another user's home may not be looked into.
-    nearest = next(parent for parent in path.absolute().parents if os.path.exists(parent))
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+    if not can_be_written(path):
         return
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_COMPILE_SECONDS)
+
+
+def can_be_written(path: Path) -> bool:
+    """Whether a file can be made there, with its folders."""
+    # os.path: Path.exists raises where another user's home may not be looked into.
+    nearest = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 def floats(path: Path) -> dict[str, float]:
@@ -76,10 +86,16 @@ def keep(path: Path, content: bytes) -> None:
 
 @functools.cache
 def source_digest() -> str:
-    """A digest of gptjax's own source: what one version counted, another may count otherwise."""
+    """A digest of gptjax's own source: what one version counted, another may count otherwise.
+
+    "" if a file has been written since this process started, or just before: then it may not be
+    what was imported, and nothing that is made of it can be told by it.
+    """
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(path.read_bytes())
+        if path.stat().st_mtime > interrupt.STARTED - _CLOCKS_APART:
+            return ""
     return digest.hexdigest()
 
 

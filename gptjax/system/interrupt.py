@@ -3,6 +3,10 @@
 import os
 import signal
 import sys
+import time
+
+# Seconds since the epoch: what is imported of gptjax is read from here on.
+STARTED = time.time()
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 
@@ -13,6 +17,8 @@ def end(number: int, frame: object = None, *, words: str = "interrupted") -> Non
         if stream and stream.isatty():
             os.write(descriptor, b"\x1b[?25h")  # A bar has hidden the cursor.
     try:
+        if sys.stderr and sys.stderr.isatty():
+            os.write(2, b"\r\x1b[2K")  # What stood there was not at its end.
         os.write(2, f"gptjax: {words}\n".encode())
     except OSError:
         pass  # The terminal is gone.
@@ -32,7 +38,9 @@ def runs_script_of_ours() -> bool:
     """Whether this process is one of our scripts, and not another program that imports gptjax."""
     main = os.path.abspath(getattr(sys.modules["__main__"], "__file__", ""))
     folder, file = os.path.split(main)
-    is_script = os.path.basename(folder) == "scripts" and os.path.exists(f"{_PACKAGE}/{file}")
+    ours = os.path.join(os.path.dirname(_PACKAGE), "scripts")
+    is_here = os.path.realpath(folder) == os.path.realpath(ours)
+    is_script = is_here and os.path.exists(f"{_PACKAGE}/{file}")
     is_module = sys.argv[0] == "-m" and any("gptjax." in word for word in sys.orig_argv)
     return is_script or is_module
 

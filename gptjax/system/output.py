@@ -65,10 +65,16 @@ def waiting(what: str = "starting") -> Iterator[None]:
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console  # Half as long to import as Python takes to start.
+    # Half as long to import as Python takes to start.
+    from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
 
-    # FORCE_COLOR and its like must not draw into a file.
-    with Console(stderr=True, force_terminal=True).status(printable(what)):
+    # FORCE_COLOR and its like must not draw into a file, nor what is printed go to the terminal.
+    console, spinner = Console(stderr=True, force_terminal=True), Spinner("dots", printable(what))
+    with Live(
+        spinner, console=console, transient=True, redirect_stdout=False, refresh_per_second=10
+    ):
         yield
 
 

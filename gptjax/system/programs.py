@@ -9,10 +9,12 @@ it tells.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +29,9 @@ import optax
 from gptjax.system import cache
 from gptjax.system.interrupt import runs_script_of_ours
 from gptjax.system.traced import Traced, shapes, traced
+
+# A trial holds arguments of its own.
+_MOST_BYTES_TRIED = 2**28
 
 
 class Program:
@@ -71,12 +76,12 @@ class Source:
     @property
     def can_be_kept(self) -> bool:
         """Whether what is traced will be there at the next start."""
-        return self._is_on_cpu and self._path is not None
+        return self._is_on_cpu and self._path is not None and cache.can_be_written(self._path)
 
     @property
     def is_kept(self) -> bool:
         """Whether it has been traced before, so that XLA has most likely compiled it, too."""
-        return self._kept is not None
+        return self._is_on_cpu and self._kept is not None
 
     def compile(self) -> Program:
         """The compiled function; what is kept of it is used if it is whole and what is wanted."""
@@ -142,17 +147,21 @@ class Source:
     @property
     def _path(self) -> Path | None:
         # Another program may have changed what is traced in ways that the key knows nothing of.
-        folder = cache.programs_folder() if runs_script_of_ours() else None
-        return folder / f"{self._key[:40]}.traced" if folder else None
+        is_known = runs_script_of_ours() and cache.source_digest()
+        folder = cache.programs_folder() if is_known else None
+        return folder / "traced" / self._key[:40] if folder else None
 
     @functools.cached_property
     def _key(self) -> str:
         versions = [jax.__version__, jaxlib.__version__, flax.__version__, optax.__version__]
+        versions += sorted(
+            f"{name}={value}" for name, value in os.environ.items() if "FLAX" in name
+        )
         # As they are in this thread: some are set for a while only. The device is the CPU.
         settings = {
             name: str(getattr(jax.config, name, value))
             for name, value in sorted(jax.config.values.items())
-            if name != "jax_default_device"
+            if name != "jax_default_device" and "_cache_" not in name
         }
         written = [
             self.made_of,
@@ -196,8 +205,14 @@ def compile_all(
 
 
 def _try(program: Program, source: Source) -> None:
+    """Fails silently: what is wrong with a program is told by its first call that matters."""
+    needed: Any = program.executable.memory_analysis()
+    if needed.argument_size_in_bytes + needed.temp_size_in_bytes > _MOST_BYTES_TRIED:
+        return
+
     def zeros(leaf: Any) -> Any:
         return leaf if isinstance(leaf, jax.Array) else np.zeros(leaf.shape, leaf.dtype)
 
-    arguments = jax.tree.map(zeros, source.arguments[:-1])
-    jax.block_until_ready(program(*arguments, np.int32(1)))
+    with contextlib.suppress(jax.errors.JaxRuntimeError, MemoryError):
+        arguments = jax.tree.map(zeros, source.arguments[:-1])
+        jax.block_until_ready(program(*arguments, np.int32(1)))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.system import cache, programs
+from gptjax.system import cache, interrupt, programs
 from gptjax.system.programs import Source
 
 X_NM = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -47,7 +47,7 @@ def check(made):
 
 
 def the_file(folder):
-    (path,) = folder.glob("*.traced")
+    (path,) = folder.glob("traced/*")
     return path
 
 
@@ -77,11 +77,11 @@ def test_a_damaged_one_is_traced_anew(folder, damage):
 
 def test_anothers_is_not_used(folder):
     check(source())
-    (folder / "other").write_bytes(the_file(folder).read_bytes())
+    (folder.parent / "other").write_bytes(the_file(folder).read_bytes())
     the_file(folder).unlink()
     other = source("tripled otherwise")
     assert check(other)
-    (folder / "other").replace(the_file(folder))
+    (folder.parent / "other").replace(the_file(folder))
     assert not source("tripled otherwise").is_kept
 
 
@@ -90,12 +90,33 @@ def test_a_stale_one_is_not_used(monkeypatch, what):
     check(source())
     changed = {
         "version": (jax, "__version__", "0.0.1"),
-        "source": (cache, "source_digest", lambda: "other"),
+        "source": (cache, "source_digest", lambda: "another"),
         "processor": (cache, "processor", lambda field: "other"),
         "cores": (cache, "n_cores", lambda: 1000),
     }
     monkeypatch.setattr(*changed[what])
     assert not source().is_kept
+
+
+def test_source_that_was_written_since_the_start_is_not_trusted(monkeypatch):
+    """What was imported may be older, and would be kept as the new source's program."""
+    check(source())
+    cache.source_digest.cache_clear()
+    monkeypatch.setattr(interrupt, "STARTED", 0.0)
+    try:
+        assert not source().is_kept and not source().can_be_kept and check(source())
+    finally:
+        cache.source_digest.cache_clear()
+
+
+def test_what_is_only_about_the_cache_is_no_part_of_it(folder):
+    check(source())
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 7.0)
+    try:
+        assert source().is_kept
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
 
 
 def test_settings_of_jax_are_part_of_it():
@@ -122,13 +143,13 @@ def test_another_program_keeps_nothing(folder, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("GPTJAX_CACHE_DIR", str(folder.parent))
     assert check(source()) and check(source())
-    assert not list(folder.glob("*.traced"))
+    assert not list(folder.glob("traced/*"))
 
 
 def test_without_a_device_nothing_is_kept(folder):
     """As on several devices."""
     assert check(source(device=None)) and check(source(device=None))
-    assert not list(folder.glob("*.traced"))
+    assert not list(folder.glob("traced/*"))
 
 
 @pytest.mark.parametrize("kept", [False, True])
