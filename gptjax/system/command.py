@@ -78,7 +78,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     """
     # Imports and tracing leave hundreds of thousands of objects that stay, and that Python would
     # look through again and again: a tenth of a start.
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(10_000)
     output.prepare()
     try:
         versions.check_platform()
