@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,8 +27,10 @@ Shape = tuple[int, int, int]
 # How long one shape is repeated. The first start on a machine waits for one of them.
 _SECONDS_EACH = 0.04
 
-# What measuring during a run may take of its time.
+# What measuring during a run may take of its time, and how often a product is timed at most: what
+# has not been reached by then will not be, and each time leaves some memory in pieces.
 _SHARE_OF_RUN = 0.01
+_MOST_TURNS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ class PeakProbe:
         # A GPU's memory is the model's by then: its own products find room there.
         is_cpu = devices[0].platform == "cpu"
         self._shapes = [*shapes, first, *others] if is_cpu else list(shapes) or [first]
-        self._turns = itertools.cycle(self._shapes)
+        self._turns = iter(self._shapes * _MOST_TURNS)
         self.best = Peak(0.0, "")
         self._take(0.0)
         if not self.best.flops_per_s:
@@ -88,8 +89,10 @@ class PeakProbe:
         """Times products anew: some, or each once, as a hundredth of `run_seconds` allows."""
         if not self._is_measured:
             return
-        for shape in itertools.islice(self._turns, len(self._shapes)):
-            if self._spent_seconds >= _SHARE_OF_RUN * run_seconds:
+        for _ in self._shapes:
+            is_due = self._spent_seconds < _SHARE_OF_RUN * run_seconds
+            shape = next(self._turns, None) if is_due else None
+            if shape is None:
                 return
             start = time.perf_counter()
             self._measure(shape)
