@@ -37,9 +37,6 @@ _MOST_UPDATES = 1000
 # Weights x tokens of an update that takes a tenth of a second on two cores.
 _QUICK = 3e9
 
-_COMPILING = "compiling"
-_ONCE = ", which later starts with these settings skip"
-
 
 def compile_trainer(
     config: ml_collections.ConfigDict,
@@ -158,7 +155,8 @@ class CompiledTrainer:
             evaluation = self._evaluator.source(shapes.params, self._tokens, n_windows)
             sources = [update, evaluation, *([] if state else [start])]
             if not all(source.is_kept for source in sources):
-                tell(Notice(_COMPILING + _ONCE * update.can_be_kept))
+                once = ", which later starts with these settings skip" * update.can_be_kept
+                tell(Notice(f"compiling{once}"))
 
             def also() -> None:
                 self.costs = count_costs(config, model, shapes.params)

@@ -195,7 +195,7 @@ def compile_all(
         trials: list[Future[None]] = []
         programs = [compiling.submit(compiled, source, source.lower()) for source in sources]
         if all(source.is_kept for source in sources):
-            # They are loaded, by Python for a part, and sooner than two threads that run Python.
+            # Loading takes Python, too, now and then, and would wait for what is done meanwhile.
             concurrent.futures.wait(programs)
         meanwhile()
         found = [program.result() for program in programs]
