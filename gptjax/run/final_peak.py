@@ -13,7 +13,7 @@ _MACHINE = ("host", "device", "n_devices", "host_cores", "precision")
 
 @dataclasses.dataclass(frozen=True)
 class FinalPeak:
-    """FLOP/s, and where they are from."""
+    """FLOP/s, and where they are from: device/peak.py's Peak, for readers that import no JAX."""
 
     flops_per_s: float
     source: str
