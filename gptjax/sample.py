@@ -18,8 +18,8 @@ from gptjax.device import kernels
 from gptjax.device.devices import available_devices
 from gptjax.explain import side_by_side
 from gptjax.explain.side_by_side import Written
-from gptjax.model import generate
 from gptjax.run.checkpoint import Checkpoint
+from gptjax.run.continuation import Continuation
 from gptjax.run.metadata import model_config, stored_tokenizer
 from gptjax.run.reader import read_checkpoint, run_and_step
 from gptjax.run.scores import scores
@@ -27,7 +27,6 @@ from gptjax.system import cache
 from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
 from gptjax.system.output import printable, waiting
-from gptjax.update.step import model_graph, named_key
 
 # Tokens per dispatch: text appears this many at a time.
 _TOKENS_PER_DISPATCH = 32
@@ -133,22 +132,22 @@ def _split_at_open_line_end(text: str) -> tuple[str, str]:
 
 
 def generated_tokens(
-    found: Checkpoint, ids: np.ndarray, *, seed: int, **settings: Any
+    found: Checkpoint, ids: np.ndarray, *, num_samples: int, top_k: int, **settings: Any
 ) -> Iterator[np.ndarray]:
     """Yields the next few tokens of every sample, axes B and up to _TOKENS_PER_DISPATCH."""
+    device = jax.devices()[0]
     # Most tokens are computed one at a time, for which no kernel is fused.
-    model = kernels.with_attention(model_config(found.meta), "xla", jax.devices()[0])
+    model = kernels.with_attention(model_config(found.meta), "xla", device)
+    continuation = Continuation(
+        model,
+        device,
+        num_samples=num_samples,
+        top_k=top_k,
+        n_slots=_TOKENS_PER_DISPATCH,
+        n_symbols=stored_tokenizer(found.meta).vocab_size,
+    )
     with kernels.matmul_precision(model):
-        yield from generate.continuations(
-            model_graph(model),
-            model,
-            jax.device_put(found.state.params),
-            ids,
-            named_key(seed, "sample"),
-            n_slots=_TOKENS_PER_DISPATCH,
-            n_symbols=stored_tokenizer(found.meta).vocab_size,
-            **settings,
-        )
+        yield from continuation.tokens(jax.device_put(found.state.params, device), ids, **settings)
 
 
 def _check_window(found: Checkpoint, *, n_prompt: int, stride: int) -> None:

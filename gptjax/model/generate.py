@@ -6,13 +6,10 @@ position down, which changes their keys and values: then the window is computed 
 exactly what nanoGPT computes. (A cache that merely slides would be another model.) A window that
 gives up `stride` tokens at once is computed anew as much less often, and grows again in between:
 far quicker, from the same model, with at least block_size − stride tokens in view.
+(run/continuation.py puts these functions together.)
 """
 
 from __future__ import annotations
-
-import functools
-from collections.abc import Iterator
-from typing import Any
 
 import flax.struct
 import jax
@@ -22,52 +19,6 @@ from flax import nnx
 
 from gptjax.config.config import GPTConfig
 from gptjax.model.gpt import LayerCache, empty_caches
-
-
-def continuations(
-    graph: nnx.GraphDef,
-    config: GPTConfig,
-    params: nnx.State,
-    ids: np.ndarray,
-    key: jax.Array,
-    *,
-    num_samples: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int,
-    stride: int,
-    n_slots: int,
-    n_symbols: int,
-) -> Iterator[np.ndarray]:
-    """Yields the tokens that follow `ids` in each of `num_samples` texts, some at a time.
-
-    Each array has axes B and up to `n_slots`; sample b's i-th token depends on the key, b and i
-    alone: neither on how many samples there are nor on how they are cut into arrays. Only the first
-    `n_symbols` of the vocabulary are drawn: the others pad it.
-    """
-    settings: dict[str, Any] = dict(n_slots=n_slots, top_k=top_k, n_symbols=n_symbols)
-    # The length is an argument, so that prompts of any length share one compiled program.
-    prefilled = jax.jit(functools.partial(prefill, graph, config))
-    decoded = jax.jit(functools.partial(decode, graph, **settings), donate_argnums=1)
-    decoded_sliding = jax.jit(
-        functools.partial(decode_sliding, graph, **settings), donate_argnums=1
-    )
-    window_BT, length = pad_prompt(ids, block_size=config.block_size, batch_size=num_samples)
-    state, n_done = prefilled(params, window_BT, length, 0), 0
-    while n_done < max_new_tokens:
-        if length == config.block_size and stride > 1:
-            window_BT = np.pad(state.window_BT[:, stride:], ((0, 0), (0, stride)))
-            length -= stride
-            state = prefilled(params, window_BT, length, n_done)
-        is_full = length == config.block_size
-        room = n_slots if is_full else config.block_size - length
-        n_tokens = min(room, n_slots, max_new_tokens - n_done)
-        state, tokens_BK = (decoded_sliding if is_full else decoded)(
-            params, state, key, n_tokens, jnp.asarray(temperature, jnp.float32)
-        )
-        length += 0 if is_full else n_tokens
-        n_done += n_tokens
-        yield np.asarray(tokens_BK)[:, :n_tokens]
 
 
 @flax.struct.dataclass

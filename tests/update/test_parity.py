@@ -11,7 +11,7 @@ from flax import nnx
 from flax.traverse_util import flatten_dict
 from nanogpt import assert_close
 
-from gptjax.model import generate
+from gptjax.run.continuation import Continuation
 from gptjax.update import optim, step
 
 FLOAT64 = ("float64", 1e-9)
@@ -85,20 +85,21 @@ def test_greedy_sampling_past_the_window(name, precision):
 
 
 def greedy(oracle):
-    graph, params = oracle.params("init")
-    wanted = oracle.arrays["greedy"][0]
-    new_tokens = generate.continuations(
-        graph,
-        oracle.model_config,
-        params,
-        wanted[:3],
-        jax.random.key(0),
+    wanted, model = oracle.arrays["greedy"][0], oracle.model_config
+    continuation = Continuation(
+        model,
+        jax.devices()[0],
         num_samples=1,
+        top_k=0,
+        n_slots=len(wanted),
+        n_symbols=model.vocab_size,
+    )
+    new_tokens = continuation.tokens(
+        oracle.params("init")[1],
+        wanted[:3],
+        seed=0,
         max_new_tokens=len(wanted) - 3,
         temperature=0.0,
-        top_k=0,
         stride=1,
-        n_slots=len(wanted),
-        n_symbols=oracle.model_config.vocab_size,
     )
     return np.concatenate([wanted[:3], *(tokens_BK[0] for tokens_BK in new_tokens)])
