@@ -16,6 +16,9 @@ from gptjax.system import interrupt
 # Programs that compile faster than this are not worth a file.
 _LEAST_COMPILE_SECONDS = 0.2
 
+# Half a megabyte each: two thousand programs.
+_MOST_BYTES_COMPILED = 1_000_000_000
+
 # Seconds by which a file system's clock may be behind.
 _CLOCKS_APART = 2.0
 
@@ -51,6 +54,7 @@ def keep_compiled_programs() -> None:
     # JAX makes the folder with the first program it keeps: bad input leaves nothing behind.
     if not can_be_written(path):
         return
+    prune(path, most_bytes=_MOST_BYTES_COMPILED)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_COMPILE_SECONDS)
 
@@ -82,6 +86,18 @@ def keep(path: Path, content: bytes) -> None:
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_bytes(content)
         os.replace(temporary, path)
+
+
+def prune(folder: Path, *, most_bytes: int) -> None:
+    """Removes the oldest files of a folder until the others have no more than `most_bytes`."""
+    with contextlib.suppress(OSError):
+        found = [(path.stat(), path) for path in folder.iterdir() if path.is_file()]
+        excess = sum(status.st_size for status, _ in found) - most_bytes
+        for status, path in sorted(found, key=lambda each: each[0].st_mtime):
+            if excess <= 0:
+                return
+            path.unlink(missing_ok=True)
+            excess -= status.st_size
 
 
 @functools.cache

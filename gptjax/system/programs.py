@@ -30,6 +30,9 @@ from gptjax.system import cache
 from gptjax.system.interrupt import runs_script_of_ours
 from gptjax.system.traced import Traced, shapes, traced
 
+# Some 50 kB a program: a thousand of them. Each change of gptjax or of a recipe makes new ones.
+_MOST_BYTES_KEPT = 50_000_000
+
 # A trial holds arguments of its own.
 _MOST_BYTES_TRIED = 2**28
 
@@ -126,6 +129,7 @@ class Source:
         if path := self._path:
             content = json.dumps(found.returns).encode() + b"\n" + found.code
             cache.keep(path, self._digest(content) + content)
+            cache.prune(path.parent, most_bytes=_MOST_BYTES_KEPT)
         return found
 
     @functools.cached_property

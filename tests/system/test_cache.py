@@ -142,3 +142,15 @@ def test_a_home_that_may_not_be_looked_into_is_done_without(tmp_path, monkeypatc
     monkeypatch.setattr(os, "access", lambda *_: False)
     cache.keep_compiled_programs()
     assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_the_oldest_go_when_there_is_too_much(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for age, name in enumerate("abcd"):
+        (tmp_path / name).write_bytes(bytes(10))
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    cache.prune(tmp_path, most_bytes=40)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d", "folder"]
+    cache.prune(tmp_path, most_bytes=25)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "folder"]
+    cache.prune(tmp_path / "missing", most_bytes=0)

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 import time
 
 import jax
@@ -200,3 +201,11 @@ def test_nothing_of_it_is_run_that_is_pythons(folder, monkeypatch):
     monkeypatch.setattr("pickle.loads", functools.partial(pytest.fail, "unpickled"))
     monkeypatch.setattr("pickle.load", functools.partial(pytest.fail, "unpickled"))
     assert not check(source())
+
+
+def test_only_so_many_are_kept(folder, monkeypatch):
+    assert check(source("old"))
+    old = the_file(folder)
+    os.utime(old, (1, 1))
+    monkeypatch.setattr(programs, "_MOST_BYTES_KEPT", old.stat().st_size)
+    assert check(source("new")) and the_file(folder) != old
