@@ -93,9 +93,7 @@ def test_same_seed_same_text_however_it_is_cut(stride):
         np.testing.assert_array_equal(
             continued(params, [3], num_samples=3, n_slots=n_slots, stride=stride), whole
         )
-    assert not np.array_equal(
-        continued(params, [3], num_samples=3, seed=1, stride=stride), whole
-    )
+    assert not np.array_equal(continued(params, [3], num_samples=3, seed=1, stride=stride), whole)
     assert len({tuple(row) for row in whole.tolist()}) == 3
 
 
