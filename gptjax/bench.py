@@ -17,7 +17,7 @@ import ml_collections
 
 from gptjax.device import devices, memory
 from gptjax.explain.drawing import pyplot_for
-from gptjax.speed import profile, scaling, whole_runs
+from gptjax.speed import growth, profile, scaling, whole_runs
 from gptjax.speed.comparison import Setup, Side, comparison, print_comparison, slowdowns
 from gptjax.speed.nanogpt import NanoGPT, Stepping
 from gptjax.speed.process import busy_cores, gpu_bytes_used, peak_bytes
@@ -45,7 +45,7 @@ def bench(
     """Prints how fast our config is and, with a nanoGPT checkout, how fast that one's is.
 
     `given` are the command line's arguments that gave `config`; `target`, if not 0, is a val whose
-    first time is reported of whole runs; `plot` a file for a picture of how cost grows.
+    first time is reported of whole runs; `plot` a file for a picture of growth or scaling.
 
     Raises:
       UserError: for whatever train.py would refuse, or a checkout that cannot do the same.
@@ -90,10 +90,11 @@ def bench(
         figures = whole_runs.time_starts(setup)
         print_comparison(figures)
     else:
-        points = measure_scaling(config, pairs=pairs)
-        scaling.print_table(points)
+        kind: Any = growth if what == "growth" else scaling
+        points = measure_points(kind, config, pairs=pairs)
+        kind.print_table(points)
         if plot:
-            scaling.plot(points, plot)
+            kind.plot(points, plot)
         figures = {"points": [dataclasses.asdict(point) for point in points]}
     if json:
         results = {"what": what, "arguments": given, **figures, "machine": machine()}
@@ -165,12 +166,12 @@ def print_updates(figures: dict[str, Any]) -> None:
     )
 
 
-def measure_scaling(config: ml_collections.ConfigDict, *, pairs: int) -> list[scaling.Point]:
-    """How the cost of an update grows; says each point on stderr as it is measured."""
+def measure_points(kind: Any, config: ml_collections.ConfigDict, *, pairs: int) -> list[Any]:
+    """What `growth` or `scaling` measures; says each point on stderr as it is measured."""
     points = []
-    for point in scaling.measure(config, n_pairs=pairs):
+    for point in kind.measure(config, n_pairs=pairs):
         points.append(point)
-        print(f"{point.axis} {point.size}: {1e3 * point.seconds:.1f} ms", file=sys.stderr)
+        print(f"{point.name}: {1e3 * point.seconds:.1f} ms", file=sys.stderr)
     return points
 
 

@@ -16,6 +16,7 @@ from gptjax.data.tokenizer import CharTokenizer
 from gptjax.device import kernels
 from gptjax.device.devices import available_devices, machine
 from gptjax.device.formula import formula_flops
+from gptjax.device.mesh import Layout
 from gptjax.model.gpt import n_parameters
 from gptjax.run import directory, nanogpt_checkpoint, runlog
 from gptjax.run.checkpoint import Checkpoint, Checkpoints
@@ -126,7 +127,7 @@ def _val_loss(model: GPTConfig, inputs: Inputs, state: TrainState) -> Loss:
     offsets_W = batches.sweep_offsets(
         n_tokens=len(ids), block_size=model.block_size, max_tokens=_CHECKED_TOKENS
     )
-    evaluator = Evaluator(model, model.block_size, device)
+    evaluator = Evaluator(model, model.block_size, Layout([device]))
     with kernels.matmul_precision(model):
         params = jax.device_put(state.params)
         return mean_loss(evaluator.losses(params, jnp.asarray(ids), offsets_W))

@@ -10,8 +10,8 @@ from gptjax.system import command, output
 def main(argv: list[str]) -> None:
     flags = command.Flags(description=__doc__)
     flags.add_argument("--config", required=True, metavar="FILE", help="as for train.py")
-    kinds = ("step", "profile", "run", "sample", "start", "scale")
-    words = "updates (default), where their time goes, runs, sampling, start-up, growth"
+    kinds = ("step", "profile", "run", "sample", "start", "growth", "scaling")
+    words = "updates (default), where their time goes, runs, sampling, start-up, growth, devices"
     flags.add_argument("--what", default="step", choices=kinds, help=words)
     flags.add_argument("--pairs", type=int, default=5, help="measurements of a side; default: 5")
     flags.add_argument("--busy", type=int, default=0, metavar="N", help="also beside N busy cores")
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--peer_config", metavar="FILE", help="nanoGPT's recipe, if not --config's")
     flags.add_argument("--target", type=float, default=0.0, help="of a run: seconds to this val")
     flags.add_argument("--json", metavar="FILE", help="write the figures there as well")
-    flags.add_argument("--plot", metavar="FILE", help="of scale: draw the growth there")
+    flags.add_argument("--plot", metavar="FILE", help="of growth or scaling: draw it there")
     overrides, others = config_file.split_overrides(argv)
     settings = vars(flags.parse_all(others))
     path, peer = settings.pop("config"), settings.pop("peer_config")

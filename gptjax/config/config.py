@@ -48,6 +48,8 @@ class GPTConfig:
     token_shift: bool
     attention: str
     attention_rows: int
+    remat: bool
+    scan_layers: bool
     zero_residual: bool
     vocab_size: int
 

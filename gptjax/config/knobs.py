@@ -119,6 +119,12 @@ KNOBS: dict[str, Knob] = {
     "model.attention_rows": at_least(
         0, 0, "queries that attend at once; 0: all on a GPU, up to 64 on a CPU; same results"
     ),
+    "model.remat": Knob(
+        False, "compute what is inside a block anew for its gradient: less memory, more time"
+    ),
+    "model.scan_layers": Knob(
+        False, "compile one block for all, which run in a loop; same results, slower on a CPU"
+    ),
     "model.zero_residual": Knob(
         False, "start with blocks that add nothing to the stream", **_EXPERIMENT, nanogpt=None
     ),
@@ -223,7 +229,15 @@ KNOBS: dict[str, Knob] = {
     "log.wandb_run_name": Knob(
         "", "what the wandb run is called; empty: as the folder of out_dir", **_WATCHING
     ),
-    "mesh.data": at_least(0, 0, "devices a batch is split over; 0: all there are", **_MACHINE),
+    "mesh.data": at_least(
+        0,
+        0,
+        "copies of the state, each with its part of a batch; 0: as many as devices allow",
+        **_MACHINE,
+    ),
+    "mesh.fsdp": at_least(
+        1, 1, "devices that share a copy of the state, and its part of a batch", **_MACHINE
+    ),
     "mesh.gpu_memory": fraction(
         0.75,
         "share of a GPU's memory that is taken at the start; 0: taken as needed, slower",

@@ -87,14 +87,25 @@ def _check_settings() -> None:
 
 
 def choose_devices(found: list[jax.Device], config: ml_collections.ConfigDict) -> list[jax.Device]:
-    """Those of the devices found that the config's batches are split over.
+    """Those of the devices found that the config's batches are split over: data x fsdp of them.
 
     Raises:
       UserError: if there are too few of them, or the batch does not split evenly.
     """
-    n_devices = config.mesh.data or len(found)
-    if n_devices > len(found):
-        raise UserError("mesh.data", n_devices, f"there are only {len(found)} devices")
+    n_found, n_fsdp = len(found), config.mesh.fsdp
+    if n_fsdp > n_found:
+        raise UserError("mesh.fsdp", n_fsdp, f"there are only {n_found} devices")
+    if not config.mesh.data and n_found % n_fsdp:
+        raise UserError(
+            "mesh.fsdp",
+            n_fsdp,
+            f"does not divide the {n_found} devices",
+            f"Set --config.mesh.data={n_found // n_fsdp} to use {n_found // n_fsdp * n_fsdp}.",
+        )
+    n_devices = (config.mesh.data or n_found // n_fsdp) * n_fsdp
+    if n_devices > n_found:
+        times = f"times mesh.fsdp {n_fsdp} is {n_devices}, and " if n_fsdp > 1 else ""
+        raise UserError("mesh.data", config.mesh.data, f"{times}there are only {n_found} devices")
     micro_batch = config.train.batch_size // config.train.grad_accum_steps
     if micro_batch % n_devices:
         below = micro_batch // n_devices * n_devices * config.train.grad_accum_steps
@@ -103,7 +114,10 @@ def choose_devices(found: list[jax.Device], config: ml_collections.ConfigDict) -
             "train.batch_size",
             config.train.batch_size,
             f"a micro-batch of {micro_batch} does not split over {n_devices} devices",
-            "Use " + (f"{below} or " if below else "") + f"{above}, or --config.mesh.data=1.",
+            "Use "
+            + (f"{below} or " if below else "")
+            + f"{above}, or --config.mesh.data=1"
+            + (" --config.mesh.fsdp=1." if n_fsdp > 1 else "."),
         )
     return found[:n_devices]
 

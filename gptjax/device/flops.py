@@ -27,6 +27,8 @@ def update_flops(
     less of.
     """
     model = dataclasses.replace(model, attention="xla", attention_rows=model.block_size)
+    # What is computed twice is work that memory asks for; the body of a loop counts once.
+    model = dataclasses.replace(model, remat=False, scan_layers=False)
     source = cache.source_digest()
     counted = [
         dataclasses.asdict(model),
@@ -78,7 +80,7 @@ def xla_flops(
 
 
 def compiled_flops(compiled: jax.stages.Compiled) -> float | None:
-    """What XLA says of a program compiled for its device; None if it says nothing.
+    """What XLA says of a program compiled for its device, or one of several; None if nothing.
 
     On record only. On a GPU products that cuBLAS and cuDNN make are left out or counted as −1, on
     every device the body of a loop counts once: `xla_flops` is what MFU is computed from.

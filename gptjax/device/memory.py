@@ -40,18 +40,21 @@ def check_memory(
     model: GPTConfig,
     device: jax.Device,
     *,
+    n_fsdp: int = 1,
     micro_batch: int = 0,
     n_windows: int = 0,
     n_corpus_bytes: int = 0,
 ) -> None:
     """Raises UserError when the model cannot fit the device, before anything is made.
 
-    Weights and AdamW's two moments are the least it takes, to train or to read a checkpoint; to
-    train on `micro_batch` sequences at a time, each block's output as well, where the `n_windows`
-    of a dispatch start, and the corpus. Gradients, float32 masters and what is inside the blocks
-    come on top.
+    Weights and AdamW's two moments, split over `n_fsdp` devices, are the least it takes, to train
+    or to read a checkpoint; to train on `micro_batch` sequences at a time, each block's output as
+    well, where the `n_windows` of a dispatch start, and the corpus. Gradients, float32 masters and
+    what is inside the blocks come on top.
     """
     state = 3 * jnp.dtype(model.param_dtype).itemsize * expected_parameters(model)
+    if device.platform != "cpu":  # The devices of a CPU share its memory.
+        state = state // n_fsdp
     n_outputs = micro_batch * model.block_size * model.n_embd * model.n_layer
     outputs = jnp.dtype(model.dtype).itemsize * n_outputs
     available = memory_bytes(device)

@@ -1,8 +1,17 @@
-"""How a run's arrays are laid out over its devices."""
+"""How a run's arrays lie over its devices.
+
+The devices are a mesh of two axes: over `data` the state is copied, over `fsdp` each copy of it is
+split, and batches are split over both. Nothing else in the program knows of it: XLA finds out from
+where the arrays lie which device computes what, and which parts they send one another.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import (
     AxisType,
     Mesh,
@@ -12,22 +21,107 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
+_AXES = ("data", "fsdp")
 
-def replicated(devices: list[jax.Device]) -> Sharding:
-    """The same array on every device."""
-    if len(devices) == 1:
-        return SingleDeviceSharding(devices[0])
-    return NamedSharding(_mesh(devices), PartitionSpec())
+# What weights that have been put together are called in a program.
+_WHOLE = "whole"
 
 
-def split_last_axis(devices: list[jax.Device], n_axes: int) -> Sharding:
-    """An array of `n_axes` axes whose last, the sequences of a batch, is split over devices."""
-    if len(devices) == 1:
-        return SingleDeviceSharding(devices[0])
-    return NamedSharding(_mesh(devices), PartitionSpec(*[None] * (n_axes - 1), "data"))
+class Layout:
+    """How arrays lie over devices: on a single one, all of them whole.
+
+    Attributes:
+      devices: all of them.
+      device: the only one; None where there are several.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device], n_fsdp: int = 1):
+        """`n_fsdp` devices share a copy of the state; it divides their number."""
+        self.devices = list(devices)
+        self.device = devices[0] if len(devices) == 1 else None
+        self._n_fsdp = n_fsdp
+        self._mesh = None if self.device else _mesh(self.devices, n_fsdp)
+
+    @property
+    def replicated(self) -> Sharding:
+        """The same array on every device."""
+        return self._over(PartitionSpec())
+
+    def split_last_axis(self, n_axes: int) -> Sharding:
+        """An array of `n_axes` axes whose last, the sequences of a batch, is split over all."""
+        return self._over(PartitionSpec(*[None] * (n_axes - 1), _AXES))
+
+    def of_state(self, shape: Sequence[int]) -> Sharding:
+        """An array of the state: split over `fsdp` along the longest axis that it divides.
+
+        What has no such axis is the same on every device. Shapes alone decide, so that a weight,
+        its gradient and the optimizer's means of it lie alike.
+        """
+        fitting = [axis for axis, size in enumerate(shape) if size and size % self._n_fsdp == 0]
+        if self._n_fsdp == 1 or not fitting:
+            return self.replicated
+        longest = max(fitting, key=lambda axis: shape[axis])
+        return self._over(PartitionSpec(*[None] * longest, "fsdp"))
+
+    def placed(self, tree: Any) -> Any:
+        """The shapes of a state's arrays, or of a part of them, that lie so."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=self.of_state(leaf.shape)
+            ),
+            tree,
+        )
+
+    def put(self, state: Any) -> Any:
+        """A state's arrays, put on the devices from wherever they are."""
+        if self._n_fsdp == 1:
+            return jax.device_put(state, self.replicated)
+        return jax.device_put(state, jax.tree.map(lambda leaf: self.of_state(leaf.shape), state))
+
+    def gathered(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of weights as one of split weights, to be traced in a program over devices.
+
+        Each device puts a weight together before its product and forgets it after: for the gradient
+        it is put together anew. Of the gradient each device keeps its part.
+        """
+        if self._n_fsdp == 1:
+            return function
+
+        def of_split(params: Any, *arguments: Any) -> Any:
+            return function(jax.tree.map(self._whole, params), *arguments)
+
+        kept = jax.checkpoint_policies.save_anything_except_these_names(_WHOLE)
+        return jax.checkpoint(of_split, policy=kept)
+
+    def _whole(self, leaf: jax.Array) -> jax.Array:
+        """A split weight, whole on every device."""
+        split, whole = self.of_state(leaf.shape), self.replicated
+
+        @jax.custom_vjp
+        def gather(leaf: jax.Array) -> jax.Array:
+            return jax.lax.with_sharding_constraint(leaf, whole)
+
+        def scatter(_: None, grad: jax.Array) -> tuple[jax.Array]:
+            # Said to be split at once, it would have what it is computed from split along the same
+            # axis, in place of the batch.
+            grad = jax.lax.with_sharding_constraint(grad, whole)
+            return (jax.lax.with_sharding_constraint(grad, split),)
+
+        gather.defvjp(lambda leaf: (gather(leaf), None), scatter)
+        return checkpoint_name(gather(leaf), _WHOLE)
+
+    def _over(self, spec: PartitionSpec) -> Sharding:
+        if self._mesh is None:
+            return SingleDeviceSharding(self.devices[0])
+        return NamedSharding(self._mesh, spec)
 
 
-def _mesh(devices: list[jax.Device]) -> Mesh:
-    """A mesh with one axis, `data`, over which batches are split."""
+def _mesh(devices: Sequence[jax.Device], n_fsdp: int) -> Mesh:
+    """The mesh: neighbours share a copy of the state, since they have most to say to each other."""
     # Under jax.make_mesh's default, Explicit, Flax's Embed refuses a split batch.
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.make_mesh(
+        (len(devices) // n_fsdp, n_fsdp),
+        _AXES,
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=devices,
+    )

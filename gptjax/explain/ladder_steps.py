@@ -21,7 +21,10 @@ Values = Mapping[str, Any]
 _ALSO = {
     "corpus": ("data.source",),
     "dropout": ("model.dropout_generator",),
-    "kernels": ("model.attention", "model.attention_rows", "train.tokens_at_once"),
+    "kernels": (
+        *("model.attention", "model.attention_rows", "train.tokens_at_once"),
+        *("model.remat", "model.scan_layers"),
+    ),
 }
 
 # Knobs that are switched together, in the stated order. Those of a rule between knobs stand in one
@@ -89,7 +92,7 @@ def comparable(values: Values) -> dict[str, Any]:
     # A number of updates of its own is the same schedule as 0, which means: as many as all.
     if kept["optim.lr_decay_iters"] == kept["train.max_iters"]:
         kept["optim.lr_decay_iters"] = 0
-    return {**kept, "mesh.data": 1, "data.fallback": ""}
+    return {**kept, "mesh.data": 1, "mesh.fsdp": 1, "data.fallback": ""}
 
 
 def steps_between(a: Values, b: Values) -> tuple[Step, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gptjax.config.config import model_config
 from gptjax.device.memory import check_memory
+from gptjax.device.mesh import Layout
 from gptjax.run.evaluator import Evaluator
 from gptjax.run.inputs import Inputs
 from gptjax.system.errors import UserError
@@ -110,7 +111,7 @@ class Variant:
             self._train_steps = jax.jit(
                 functools.partial(train_steps, graph, optimizer(config), dropout_key, block_size)
             )
-            self._evaluator = Evaluator(model, block_size, self.device)
+            self._evaluator = Evaluator(model, block_size, Layout([self.device]))
             self._train_ids = jax.device_put(inputs.splits.train, self.device)
             self.state = jax.device_put(state, self.device)
 

@@ -17,6 +17,7 @@ from flax import nnx
 from gptjax.config.config import GPTConfig
 from gptjax.model import gradients
 from gptjax.model.attention import Attention, KeysValues
+from gptjax.model.blocks import after_blocks
 from gptjax.model.initial import normal
 from gptjax.model.layers import (
     INIT_STD,
@@ -138,14 +139,15 @@ class GPT(nnx.Module):
         if not config.tie_embeddings:
             self.head = linear(config, config.n_embd, config.vocab_size, std=_HEAD_STD, rngs=rngs)
         self.is_tied = config.tie_embeddings
+        self.remat, self.scan_layers = config.remat, config.scan_layers
 
     def __call__(self, ids_BT: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits of the token after each one, float32, axes BTV; `rngs` switches dropout on."""
         B, T = ids_BT.shape
-        x_ND = self._embedded(ids_BT, position_offset=0)
-        x_ND = self.dropout(x_ND, rngs)
-        for block in self.blocks:
-            x_ND, _ = block(x_ND, batch_size=B, rngs=rngs)
+        x_ND = self.dropout(self._embedded(ids_BT, position_offset=0), rngs)
+        x_ND = after_blocks(
+            self.blocks, x_ND, batch_size=B, rngs=rngs, remat=self.remat, scan=self.scan_layers
+        )
         return self._logits(x_ND).reshape(B, T, -1)
 
     def next_logits(

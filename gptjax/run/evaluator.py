@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import ml_collections
@@ -13,6 +14,7 @@ from flax import nnx
 
 from gptjax.config.config import GPTConfig
 from gptjax.data import batches
+from gptjax.device.mesh import Layout
 from gptjax.system.programs import Program, Source
 from gptjax.update.step import model_graph, window_losses
 
@@ -95,30 +97,37 @@ def tokens_per_batch(model: GPTConfig, platform: str) -> int:
 class Evaluator:
     """Computes the losses of windows with one compiled call, a batch of windows after another."""
 
-    def __init__(self, model: GPTConfig, context: int, device: jax.Device | None):
-        """Windows have `context` tokens; `device` is None for several, which share the work."""
-        self._model, self._context, self._device = model, context, device
-        platform = device.platform if device else jax.default_backend()
-        self._batch_size = max(1, tokens_per_batch(model, platform) // context)
+    def __init__(self, model: GPTConfig, context: int, layout: Layout):
+        """Windows have `context` tokens; several devices share them."""
+        self._model, self._context, self._layout = model, context, layout
+        most = tokens_per_batch(model, layout.devices[0].platform) // context
+        self._batch_size = max(1, most) * len(layout.devices)
         self._compiled: dict[tuple[int, int], Program] = {}
 
     def source(self, params: nnx.State, tokens: jax.Array, n_windows: int) -> Source:
         """What a call for `n_windows` windows is compiled from; arguments may be shapes."""
-        model, context = self._model, self._context
+        model, context, layout = self._model, self._context, self._layout
 
         def losses(
             params: nnx.State, tokens: jax.Array, offsets_CB: jax.Array, n_batches: jax.Array
         ) -> jax.Array:
             graph = model_graph(model)
-            return window_losses(graph, context, params, tokens, offsets_CB, n_batches)
+            return window_losses(
+                graph, context, params, tokens, offsets_CB, n_batches, over=layout.gathered
+            )
 
-        offsets_CB = jax.ShapeDtypeStruct(self._shape(n_windows), np.int32)
+        offsets_CB = jax.ShapeDtypeStruct(
+            self._shape(n_windows),
+            np.int32,
+            sharding=None if layout.device else layout.split_last_axis(2),
+        )
         return Source(
             losses,
             (params, tokens, offsets_CB, np.int32(0)),
             returns=0,
             made_of=["window losses", dataclasses.asdict(model), context],
-            device=self._device,
+            device=layout.device,
+            out_shardings=layout.replicated,
         )
 
     def compile(self, params: nnx.State, tokens: jax.Array, n_windows: int) -> None:
@@ -137,7 +146,10 @@ class Evaluator:
             self.compile(params, tokens, n_windows)
         padded_CB = np.zeros(shape_CB, np.int32)  # the padding's losses are dropped
         padded_CB.reshape(-1)[:n_windows] = offsets_W
-        losses_CB = self._compiled[shape_CB](params, tokens, padded_CB, np.int32(shape_CB[0]))
+        offsets_CB: Any = padded_CB
+        if self._layout.device is None:
+            offsets_CB = jax.device_put(padded_CB, self._layout.split_last_axis(2))
+        losses_CB = self._compiled[shape_CB](params, tokens, offsets_CB, np.int32(shape_CB[0]))
         return np.asarray(losses_CB, np.float64).reshape(-1)[:n_windows]
 
     def _shape(self, n_windows: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from gptjax.config.config import GPTConfig
+from gptjax.device.mesh import Layout
 from gptjax.system.programs import Source
 from gptjax.update import optim, step
 from gptjax.update.step import TrainState
@@ -37,14 +38,18 @@ def start_source(config: ml_collections.ConfigDict, model: GPTConfig) -> Source:
 def update_source(
     config: ml_collections.ConfigDict,
     model: GPTConfig,
-    inputs: tuple[Any, TrainState, Any],
-    device: jax.Device | None,
+    layout: Layout,
+    inputs: tuple[Any, TrainState, tuple[int, int, int]],
 ) -> Source:
     """Up to K updates in one call: (tokens, state, offsets_KAB, n_updates) → (state, metrics_K).
 
-    `inputs` are the first three of them, or their shapes. What comes back lies as the state does.
+    `inputs` are the first three of them, shapes or arrays, and of the offsets the axes' sizes. What
+    comes back lies as what went in.
     """
     tx, block_size = optim.optimizer(config), config.model.block_size
+    tokens, state, sizes_KAB = inputs[0], layout.placed(inputs[1]), inputs[2]
+    offsets_KAB = jax.ShapeDtypeStruct(sizes_KAB, np.int32, sharding=layout.split_last_axis(3))
+    metrics = [state.step, state.step]  # On every device, as the number of updates is.
     dropout_seed = config.seed if config.model.dropout else None
 
     def updates(
@@ -52,23 +57,19 @@ def update_source(
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = None if dropout_seed is None else step.named_key(dropout_seed, "dropout")
         graph = step.model_graph(model)
-        return step.train_steps(graph, tx, key, block_size, tokens, state, offsets_KAB, n_updates)
+        return step.train_steps(
+            *(graph, tx, key, block_size, tokens, state, offsets_KAB, n_updates),
+            over=layout.gathered,
+        )
 
     return Source(
         updates,
-        (*inputs, np.int32(0)),
-        returns=(inputs[1], {"loss": 0, "grad_norm": 0}),
+        (tokens, state, offsets_KAB, np.int32(0)),
+        returns=(state, {"loss": 0, "grad_norm": 0}),
         made_of=["updates", dropout_seed, *_made_of(config, model)],
         donated=(1,),
-        device=device,
-        out_shardings=inputs[1].step.sharding,
-    )
-
-
-def placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """The shapes of arrays that lie so."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        device=layout.device,
+        out_shardings=[leaf.sharding for leaf in (*jax.tree.leaves(state), *metrics)],
     )
 
 

@@ -11,7 +11,8 @@ import ml_collections
 import numpy as np
 
 from gptjax.config.config import GPTConfig, model_config
-from gptjax.device import flops, kernels, memory, mesh, peak
+from gptjax.device import flops, kernels, memory, peak
+from gptjax.device.mesh import Layout
 from gptjax.model.gpt import n_parameters
 from gptjax.run.costs import count_costs
 from gptjax.run.evaluator import (
@@ -21,7 +22,7 @@ from gptjax.run.evaluator import (
     random_windows,
     windows_by_split,
 )
-from gptjax.run.functions import placed, start_source, update_source
+from gptjax.run.functions import start_source, update_source
 from gptjax.run.inputs import Inputs
 from gptjax.run.progress import Notice
 from gptjax.system import cache
@@ -67,6 +68,7 @@ def check_fits(
     memory.check_memory(
         model_config(config, inputs.tokenizer.vocab_size),
         devices[0],
+        n_fsdp=config.mesh.fsdp,
         micro_batch=config.train.batch_size // n_micro // len(devices),
         n_windows=config.train.batch_size * max_updates_per_call(config),
         n_corpus_bytes=inputs.n_bytes,
@@ -121,13 +123,13 @@ class CompiledTrainer:
 
     def _place(self, inputs: Inputs, devices: list[jax.Device]) -> None:
         """Puts the text on the devices, and says how state and batches will lie there."""
-        self._everywhere = mesh.replicated(devices)
+        self._layout = Layout(devices, self._config.mesh.fsdp)
         # One array for both splits, val behind train: one compiled evaluation serves both.
         tokens = np.concatenate([inputs.splits.train, inputs.splits.val])
-        self._tokens = jax.device_put(tokens, self._everywhere)
+        self._tokens = jax.device_put(tokens, self._layout.replicated)
         size = self._config.train.batch_size // self.n_micro
         self._offsets_shape = (self.max_updates_per_call, self.n_micro, size)
-        self._offsets_sharding = mesh.split_last_axis(devices, len(self._offsets_shape))
+        self._offsets_sharding = self._layout.split_last_axis(len(self._offsets_shape))
 
     def _compile(
         self,
@@ -142,15 +144,13 @@ class CompiledTrainer:
         Raises:
           UserError: if an update needs more memory than there is.
         """
-        config, device = self._config, devices[0] if len(devices) == 1 else None
-        self._evaluator = Evaluator(model, config.model.block_size, device)
+        config, device = self._config, self._layout.device
+        self._evaluator = Evaluator(model, config.model.block_size, self._layout)
         with kernels.matmul_precision(model):
             start = start_source(config, model)
-            shapes = placed(start.returns, self._everywhere)
-            offsets_KAB = jax.ShapeDtypeStruct(
-                self._offsets_shape, np.int32, sharding=self._offsets_sharding
-            )
-            update = update_source(config, model, (self._tokens, shapes, offsets_KAB), device)
+            shapes = self._layout.placed(start.returns)
+            inputs = (self._tokens, shapes, self._offsets_shape)
+            update = update_source(config, model, self._layout, inputs)
             n_windows = sum(map(len, self._eval_windows(step=0).values()))
             evaluation = self._evaluator.source(shapes.params, self._tokens, n_windows)
             sources = [update, evaluation, *([] if state else [start])]
@@ -170,7 +170,7 @@ class CompiledTrainer:
         memory.check_program_memory(self.memory_bytes(), devices[0])
         self._evaluator.keep(programs[1], n_windows)
         state = state or programs[2](np.uint32(config.seed))
-        self.state = jax.device_put(state, self._everywhere)
+        self.state = self._layout.put(state)
 
     def offsets(self, first: int, n_updates: int) -> jax.Array:
         """The batches of `n_updates` updates from update `first` on, placed on the devices."""

@@ -15,6 +15,7 @@ from flax import nnx
 
 from gptjax.config.config import GPTConfig, model_config
 from gptjax.device import kernels, memory
+from gptjax.device.mesh import Layout
 from gptjax.run.evaluator import Evaluator, Loss, mean_loss, random_windows
 from gptjax.run.inputs import Inputs
 from gptjax.run.program import max_updates_per_call
@@ -155,7 +156,7 @@ class ShortRun:
                 .compile()
             )
             reader = kernels.with_attention(model, attention, device, n_tokens=context)
-            self._evaluator = Evaluator(reader, context, device)
+            self._evaluator = Evaluator(reader, context, Layout([device]))
             self._evaluator.compile(state.params, self._text.val, len(self._val_W))
 
     def _updates_this_call(self, left: int) -> int:

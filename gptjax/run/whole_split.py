@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gptjax.data import batches
 from gptjax.device import kernels
 from gptjax.device.devices import available_devices
+from gptjax.device.mesh import Layout
 from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.evaluator import Evaluator, Loss, mean_loss
 from gptjax.run.inputs import read_val_ids
@@ -60,8 +60,12 @@ def loss_of(out_dir: str, *, step: str, context: int) -> Evaluation:
 
 
 def measure_loss(found: Checkpoint, ids: np.ndarray, *, context: int) -> Evaluation:
-    """The loss of a checkpoint on a whole split, in windows of `context` tokens (0: block_size)."""
+    """The loss of a checkpoint on a whole split, in windows of `context` tokens (0: block_size).
+
+    All cards of this host share the windows; simulated devices are no faster than one.
+    """
     model, device = model_config(found.meta), jax.devices()[0]
+    layout = Layout([device] if device.platform == "cpu" else jax.local_devices())
     if not 0 <= context <= model.block_size:
         raise UserError("--context", context, f"must be from 1 to block_size {model.block_size}")
     context = context or model.block_size
@@ -69,10 +73,10 @@ def measure_loss(found: Checkpoint, ids: np.ndarray, *, context: int) -> Evaluat
     if not len(offsets_W):
         raise UserError("--context", context, f"the validation split has {len(ids)} tokens")
     model = kernels.for_evaluation(model, device, n_tokens=context)
-    evaluator = Evaluator(model, context, device)
+    evaluator = Evaluator(model, context, layout)
     with kernels.matmul_precision(model):
-        params = jax.device_put(found.state.params)
-        loss = mean_loss(evaluator.losses(params, jnp.asarray(ids), offsets_W))
+        params, tokens = layout.put(found.state.params), layout.put(ids)
+        loss = mean_loss(evaluator.losses(params, tokens, offsets_W))
     tokenizer = stored_tokenizer(found.meta)
     targets = ids[(offsets_W[:, None] + 1 + np.arange(context)[None]).reshape(-1)]
     bits_per_byte = None

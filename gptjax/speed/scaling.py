@@ -1,125 +1,123 @@
-"""How the cost of an update grows with width, depth, context, batch and vocabulary."""
+"""How fast updates are over more and more devices, with a whole state on each, and one split."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
 from collections.abc import Iterator
-from pathlib import Path
 
 import ml_collections
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from gptjax.config.config import set_knob, validate
+from gptjax.config.config import set_knob
+from gptjax.device.devices import available_devices
 from gptjax.explain.drawing import pyplot_for
 from gptjax.speed.stepper import Stepper
-from gptjax.system.files import temporary_folder
+from gptjax.system.errors import UserError
 
-# What one axis at a time is multiplied by.
-_FACTORS = (1, 2, 4)
-
-# Heads grow with the width, so that each stays as wide.
-_KNOBS = {
-    "width": ("model.n_embd", "model.n_head"),
-    "depth": ("model.n_layer",),
-    "context": ("model.block_size",),
-    "batch": ("train.batch_size",),
-}
-
-# Symbols of the smallest text of the vocabulary's axis: characters from U+4E00 on, drawn evenly.
-_VOCABULARY, _TEXT_LENGTH = 64, 200_000
+# How the state lies, in a picture's words.
+_WAYS = {False: "the state on each", True: "the state split"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """An update's cost at one place of one axis.
+    """The same update, made by some of the devices.
 
     Attributes:
-      axis, size: what was changed, and to what.
+      n_devices: how many.
+      is_split: whether the state is split over them (mesh.fsdp), or on each (mesh.data).
       seconds: of an update, median over pairs.
-      slowdown: times the base config's seconds, measured in turns.
-      flops, flops_growth: of an update, as XLA counts them, and times the base config's.
-      mfu: share of the measured peak.
-      memory_bytes: what the compiled update needs: state, text and temporary arrays.
+      speedup: times one device's speed, measured in turns.
+      tokens_per_s: of all of them.
+      mfu: share of their measured peak.
+      memory_bytes: what the compiled update needs on each: state, text and temporary arrays.
     """
 
-    axis: str
-    size: int
+    n_devices: int
+    is_split: bool
     seconds: float
-    slowdown: float
-    flops: float
-    flops_growth: float
+    speedup: float
+    tokens_per_s: float
     mfu: float
     memory_bytes: int
 
+    @property
+    def name(self) -> str:
+        """`4 devices, the state split`."""
+        one = self.n_devices == 1
+        return "1 device" if one else f"{self.n_devices} devices, {_WAYS[self.is_split]}"
+
 
 def measure(config: ml_collections.ConfigDict, *, n_pairs: int) -> Iterator[Point]:
-    """Yields the points of all axes, each measured in turns with its axis' base."""
-    with temporary_folder() as folder:
-        for axis in (*_KNOBS, "vocabulary"):
-            base = Stepper(_scaled(config, axis, 1, folder))
-            for factor in _FACTORS:
-                changed = _scaled(config, axis, factor, folder)
-                yield _point(axis, _size(changed, axis, factor), Stepper(changed), base, n_pairs)
+    """Yields the points of 1, 2, 4, … devices, as far as a micro-batch splits evenly over them.
+
+    Raises:
+      UserError: if that is one device alone.
+    """
+    found, _ = available_devices(config.mesh.cpu_devices, config.mesh.gpu_memory)
+    micro_batch = config.train.batch_size // config.train.grad_accum_steps
+    counts = fitting_counts(len(found), micro_batch)
+    if len(counts) == 1:
+        raise UserError(
+            "--what scaling",
+            f"{len(found)} devices",
+            f"needs several, and a micro-batch ({micro_batch}) that splits over them",
+            "Set --config.mesh.cpu_devices=4." if found[0].platform == "cpu" else "",
+        )
+    one = Stepper(_over(config, 1, 1))
+    for n_devices in counts:
+        yield _point(n_devices, False, one, config, n_pairs)
+        if n_devices > 1:
+            yield _point(n_devices, True, one, config, n_pairs)
 
 
-def _point(axis: str, size: int, stepper: Stepper, base: Stepper, n_pairs: int) -> Point:
-    pairs = [(base.time_updates(), stepper.time_updates()) for _ in range(n_pairs)]
+def fitting_counts(n_found: int, micro_batch: int) -> list[int]:
+    """1, 2, 4, … and all devices, those of them that a micro-batch splits evenly over."""
+    powers = {2**power for power in range(n_found.bit_length())}
+    return sorted(n for n in powers | {n_found} if n <= n_found and micro_batch % n == 0)
+
+
+def _point(
+    n_devices: int,
+    is_split: bool,
+    one: Stepper,
+    config: ml_collections.ConfigDict,
+    n_pairs: int,
+) -> Point:
+    mesh = (1, n_devices) if is_split else (n_devices, 1)
+    stepper = one if n_devices == 1 else Stepper(_over(config, *mesh))
+    pairs = [(one.time_updates(), stepper.time_updates()) for _ in range(n_pairs)]
     seconds = statistics.median(after for _, after in pairs)
-    flops = stepper.program.flops
     return Point(
-        axis=axis,
-        size=size,
+        n_devices=n_devices,
+        is_split=is_split,
         seconds=seconds,
-        slowdown=statistics.median(after / before for before, after in pairs),
-        flops=flops,
-        flops_growth=flops / base.program.flops,
+        speedup=statistics.median(before / after for before, after in pairs),
+        tokens_per_s=stepper.program.n_tokens / seconds,
         mfu=stepper.mfu(seconds),
         memory_bytes=stepper.program.memory_bytes(),
     )
 
 
-def _scaled(config, axis: str, factor: int, folder: Path) -> ml_collections.ConfigDict:
+def _over(config: ml_collections.ConfigDict, data: int, fsdp: int) -> ml_collections.ConfigDict:
     config = config.copy_and_resolve_references()
-    for name in _KNOBS.get(axis, ()):
-        section, _, key = name.partition(".")
-        set_knob(config, name, config[section][key] * factor)
-    if axis == "vocabulary":
-        set_knob(config, "data.source", f"text:{_text(folder, _VOCABULARY * factor)}")
-    validate(config)
+    set_knob(config, "mesh.data", data)
+    set_knob(config, "mesh.fsdp", fsdp)
     return config
-
-
-def _size(config: ml_collections.ConfigDict, axis: str, factor: int) -> int:
-    if axis == "vocabulary":
-        return _VOCABULARY * factor
-    section, _, key = _KNOBS[axis][0].partition(".")
-    return config[section][key]
-
-
-def _text(folder: Path, n_symbols: int) -> Path:
-    """A file of random text with so many different characters."""
-    path = folder / f"{n_symbols}.txt"
-    ids = np.random.default_rng(0).integers(0, n_symbols, _TEXT_LENGTH)
-    ids[:n_symbols] = np.arange(n_symbols)
-    path.write_text("".join(chr(0x4E00 + i) for i in ids), encoding="utf-8")
-    return path
 
 
 def print_table(points: list[Point]) -> None:
     """Prints the points, a row each."""
-    columns = ("size", "ms an update", "times base", "GFLOP", "times base", "MFU", "memory")
-    table = Table("", *columns)
+    columns = ("", "ms an update", "tokens/s", "times one", "MFU", "memory of each")
+    table = Table("devices", *columns)
     for point in points:
         table.add_row(
-            point.axis,
-            str(point.size),
+            str(point.n_devices),
+            _WAYS[point.is_split] if point.n_devices > 1 else "",
             f"{1e3 * point.seconds:.1f}",
-            f"{point.slowdown:.2f}",
-            f"{point.flops / 1e9:.2f}",
-            f"{point.flops_growth:.2f}",
+            f"{point.tokens_per_s:,.0f}",
+            f"{point.speedup:.2f}",
             f"{100 * point.mfu:.0f} %",
             f"{point.memory_bytes / 2**20:.0f} MiB",
         )
@@ -127,25 +125,25 @@ def print_table(points: list[Point]) -> None:
 
 
 def plot(points: list[Point], path: str) -> None:
-    """Draws seconds over each axis' size, beside what the FLOPs alone would have them be.
+    """Draws speed over devices, beside what as many times the speed of one would be.
 
     Raises:
       UserError: if matplotlib is not installed.
     """
     pyplot = pyplot_for("--plot", path)
-    axes = list(dict.fromkeys(point.axis for point in points))
-    figure, panels = pyplot.subplots(
-        1, len(axes), figsize=(3 * len(axes), 3), sharey=True, squeeze=False
-    )
-    for axis, panel in zip(axes, panels[0], strict=True):
-        own = [point for point in points if point.axis == axis]
-        sizes = [point.size for point in own]
-        panel.loglog(sizes, [p.slowdown for p in own], "o-", label="time of an update")
-        panel.loglog(sizes, [p.flops_growth for p in own], "--", label="its FLOPs")
-        panel.set_xticks(sizes, [str(size) for size in sizes])
-        panel.minorticks_off()
-        panel.set_xlabel(axis)
-    panels[0][0].set_ylabel("times the base config's")
-    panels[0][0].legend()
+    figure, panel = pyplot.subplots(figsize=(5, 4))
+    counts = sorted({point.n_devices for point in points})
+    one = next(point for point in points if point.n_devices == 1)
+    for is_split, words in _WAYS.items():
+        own = [one, *(p for p in points if p.is_split is is_split and p.n_devices > 1)]
+        sizes, speeds = [p.n_devices for p in own], [p.tokens_per_s for p in own]
+        panel.loglog(sizes, speeds, "s--" if is_split else "o-", label=words)
+    ideal = [n * one.tokens_per_s for n in counts]
+    panel.loglog(counts, ideal, ":", color="grey", label="times as fast as one")
+    panel.set_xticks(counts, [str(n) for n in counts])
+    panel.minorticks_off()
+    panel.set_xlabel("devices")
+    panel.set_ylabel("tokens per second")
+    panel.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)

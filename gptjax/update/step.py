@@ -20,6 +20,14 @@ from gptjax.model.initial import initial_params
 from gptjax.model.layers import is_small_vocabulary
 from gptjax.update import optim
 
+# Makes a function of weights one of weights that are split over devices; `alone`: they are not.
+Over = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as it is."""
+    return function
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -78,6 +86,8 @@ def train_step(
     state: TrainState,
     x_ABT: jax.Array,
     y_ABT: jax.Array,
+    *,
+    over: Over = alone,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer update from A micro-batches of inputs x and targets y.
 
@@ -94,7 +104,8 @@ def train_step(
         logits_BTV = nnx.merge(graph, params)(x_BT, rngs=rngs)
         return next_token_losses(logits_BTV, y_BT).mean()
 
-    loss, grads = _mean_over_micro_batches(jax.value_and_grad(loss_of), state.params, x_ABT, y_ABT)
+    loss_and_grads = jax.value_and_grad(over(loss_of))
+    loss, grads = _mean_over_micro_batches(loss_and_grads, state.params, x_ABT, y_ABT)
     grad_norm = optim.wide_norm(grads)
     with jax.named_scope("optimizer"):
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -132,6 +143,8 @@ def train_steps(
     state: TrainState,
     offsets_KAB: jax.Array,
     n_updates: jax.Array,
+    *,
+    over: Over = alone,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The first `n_updates` of K updates in one dispatch; metrics are arrays of length K.
 
@@ -145,7 +158,7 @@ def train_steps(
         state, metrics_K = carry
         offsets_AB = offsets_KAB[index]
         x_ABT, y_ABT = windows(tokens, offsets_AB, block_size)
-        state, metrics = train_step(graph, tx, dropout_key, state, x_ABT, y_ABT)
+        state, metrics = train_step(graph, tx, dropout_key, state, x_ABT, y_ABT, over=over)
         metrics_K = {
             name: values_K.at[index].set(metrics[name].astype(values_K.dtype))
             for name, values_K in metrics_K.items()
@@ -168,13 +181,19 @@ def window_losses(
     tokens: jax.Array,
     offsets_CB: jax.Array,
     n_batches: jax.Array,
+    *,
+    over: Over = alone,
 ) -> jax.Array:
     """Mean loss of each window, nats per token, axes CB, of the first `n_batches` batches."""
-    model = nnx.merge(graph, params)
 
-    def one_batch(index, losses_CB):
-        x_BT, y_BT = windows(tokens, offsets_CB[index], block_size)
-        losses_B = next_token_losses(model(x_BT), y_BT).mean(axis=-1)
-        return losses_CB.at[index].set(losses_B.astype(losses_CB.dtype))
+    def of_weights(params):
+        model = nnx.merge(graph, params)
 
-    return jax.lax.fori_loop(0, n_batches, one_batch, jnp.zeros(offsets_CB.shape))
+        def one_batch(index, losses_CB):
+            x_BT, y_BT = windows(tokens, offsets_CB[index], block_size)
+            losses_B = next_token_losses(model(x_BT), y_BT).mean(axis=-1)
+            return losses_CB.at[index].set(losses_B.astype(losses_CB.dtype))
+
+        return jax.lax.fori_loop(0, n_batches, one_batch, jnp.zeros(offsets_CB.shape))
+
+    return over(of_weights)(params)

@@ -205,6 +205,7 @@ CONFIG_VALUES = config_errors(
     ("log.interval=0", "log.interval: 0; must be ≥ 1"),
     ("mesh.cpu_devices=0", "mesh.cpu_devices: 0; must be from 1 to 256"),
     ("mesh.data=-1", "mesh.data: -1; must be ≥ 0"),
+    ("mesh.fsdp=0", "mesh.fsdp: 0; must be ≥ 1"),
     ("seed=-1", "seed: -1; must be an integer in [0, 2**32)"),
     (f"seed={2**40 + 1}", f"seed: {2**40 + 1}; must be an integer in [0, 2**32)"),
     ("seed=1.5", "--config.seed: '1.5'; must be an integer"),
@@ -263,6 +264,11 @@ DEVICES = [
             "does not split over 2 devices. Use 2 or 4",
         ),
         ("mesh.data=9", "mesh.data: 9; there are only 1 devices"),
+        ("mesh.fsdp=2", "mesh.fsdp: 2; there are only 1 devices"),
+        (
+            "mesh.cpu_devices=3 --config.mesh.fsdp=2",
+            "mesh.fsdp: 2; does not divide the 3 devices. Set --config.mesh.data=1 to use 2",
+        ),
     ),
 ]
 

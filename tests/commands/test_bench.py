@@ -19,11 +19,11 @@ import runs
 import tiny
 
 from gptjax import bench
-from gptjax.config.config import default_config
+from gptjax.config.config import default_config, set_knob
 from gptjax.config.knobs import KNOBS
 from gptjax.data import corpus
 from gptjax.device import peak
-from gptjax.speed import nanogpt, process, profile, scaling, stepper
+from gptjax.speed import growth, nanogpt, process, profile, scaling, stepper
 from gptjax.speed.stepper import Stepper
 from gptjax.system.errors import RunError, UserError
 
@@ -394,10 +394,10 @@ class TestGrowth:
                 made[key] = Stepper(config)
             return made[key]
 
-        monkeypatch.setattr(scaling, "_FACTORS", (1, 3))
-        monkeypatch.setattr(scaling, "Stepper", once)
+        monkeypatch.setattr(growth, "_FACTORS", (1, 3))
+        monkeypatch.setattr(growth, "Stepper", once)
         monkeypatch.setattr(Stepper, "time_updates", lambda self: self.program.flops / 1e9)
-        points = list(scaling.measure(settings, n_pairs=2))
+        points = list(growth.measure(settings, n_pairs=2))
         sizes = {(point.axis, point.size) for point in points}
         wanted = {"width": (6, 18), "depth": (1, 3), "context": (5, 15), "batch": (6, 18)}
         wanted |= {"vocabulary": (64, 192)}
@@ -412,15 +412,65 @@ class TestGrowth:
 
     def test_a_picture_is_drawn(self, tmp_path):
         pytest.importorskip("matplotlib")
-        base = scaling.Point("width", 6, 0.1, 1.0, 1e9, 1.0, 0.5, 2**20)
+        base = growth.Point("width", 6, 0.1, 1.0, 1e9, 1.0, 0.5, 2**20)
         points = [base, dataclasses.replace(base, size=12, slowdown=2.0)]
-        scaling.plot(points, str(tmp_path / "growth.png"))
+        growth.plot(points, str(tmp_path / "growth.png"))
         assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
     def test_without_matplotlib_it_says_what_to_install(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         with pytest.raises(UserError, match=r"needs matplotlib.*\[plot\]"):
-            scaling.plot([], str(tmp_path / "growth.png"))
+            growth.plot([], str(tmp_path / "growth.png"))
+
+
+class TestScaling:
+    @pytest.mark.parametrize(
+        ("n_found", "micro_batch", "wanted"),
+        [(8, 8, [1, 2, 4, 8]), (8, 12, [1, 2, 4]), (6, 12, [1, 2, 4, 6]), (3, 5, [1]), (1, 4, [1])],
+    )
+    def test_only_what_splits_evenly_is_measured(self, n_found, micro_batch, wanted):
+        assert scaling.fitting_counts(n_found, micro_batch) == wanted
+
+    @pytest.mark.slow
+    def test_each_mesh_makes_the_same_update(self, settings, monkeypatch):
+        found, made = jax.devices()[:2], []
+        monkeypatch.setattr(scaling, "available_devices", lambda *arguments: (found, ""))
+
+        def stepper(config):
+            made.append((config.mesh.data, config.mesh.fsdp))
+            return Stepper(config)
+
+        monkeypatch.setattr(scaling, "Stepper", stepper)
+        monkeypatch.setattr(
+            Stepper, "time_updates", lambda self: 1 / len(self.program._layout.devices)
+        )
+        points = list(scaling.measure(settings, n_pairs=2))
+        assert made == [(1, 1), (2, 1), (1, 2)]
+        assert [point.name for point in points] == [
+            "1 device",
+            "2 devices, the state on each",
+            "2 devices, the state split",
+        ]
+        n_tokens = settings.train.batch_size * settings.model.block_size
+        for point in points:
+            assert point.speedup == point.n_devices
+            assert point.tokens_per_s == n_tokens * point.n_devices
+
+    def test_one_device_is_no_scaling(self, settings):
+        set_knob(settings, "train.batch_size", 3)
+        words = r"--what scaling: 4 devices; .*micro-batch \(3\)"
+        with pytest.raises(UserError, match=words):
+            list(scaling.measure(settings, n_pairs=1))
+
+    def test_a_picture_is_drawn(self, tmp_path):
+        pytest.importorskip("matplotlib")
+        one = scaling.Point(1, False, 0.1, 1.0, 1e4, 0.5, 2**20)
+        points = [one] + [
+            dataclasses.replace(one, n_devices=2, is_split=way, speedup=1.9, tokens_per_s=1.9e4)
+            for way in (False, True)
+        ]
+        scaling.plot(points, str(tmp_path / "scaling.png"))
+        assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_modern_knobs_are_known_to_be_beyond_nanogpt():
@@ -434,6 +484,8 @@ def test_modern_knobs_are_known_to_be_beyond_nanogpt():
         "param_dtype",
         "attention",
         "attention_rows",
+        "remat",
+        "scan_layers",
         "matmul_precision",
         "dropout_generator",
     }

@@ -432,6 +432,7 @@ WHOLE_RANGES = {
     "model.vocab_multiple": (1, 1024),
     "train.tokens_at_once": (0, 2**31 - 1),
     "mesh.data": (0, 2**31 - 1),
+    "mesh.fsdp": (1, 2**31 - 1),
     "mesh.cpu_devices": (1, 256),
 }
 # "rate": finite and ≥ 0; "fraction": [0, 1); "share": (0, 1).

@@ -61,13 +61,18 @@ def test_accumulation_multiplies_the_micro_batch():
     assert whole < parts < 2 * whole  # the optimizer's part is counted once per micro-batch
 
 
-def test_the_count_is_the_same_whichever_kernel_attends(tmp_path):
+def test_the_count_is_the_same_however_the_model_is_computed(tmp_path):
     _, _, state = tiny.parts(tiny.model_config(), tiny.config())
     counts = {
         flops.update_flops(
             tiny.model_config(**changes), state.params, batch_size=12, n_micro=1, folder=None
         )
-        for changes in ({"attention": "xla"}, {"attention": "cudnn"}, {"attention_rows": 2})
+        for changes in (
+            {"attention": "xla"},
+            {"attention": "cudnn"},
+            {"attention_rows": 2},
+            {"remat": True, "scan_layers": True},
+        )
     }
     assert len(counts) == 1
 

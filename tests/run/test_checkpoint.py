@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny
 
-from gptjax.device import mesh
+from gptjax.device.mesh import Layout
 from gptjax.run import reader
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.system.errors import RunError, UserError
@@ -261,7 +261,7 @@ def on_devices(n, action, *paths):
 def _on_devices(n, action, *paths):
     jax.config.update("jax_num_cpu_devices", n)
     assert len(jax.devices()) == n
-    action(mesh.replicated(jax.devices()), *paths)
+    action(Layout(jax.devices()).replicated, *paths)
 
 
 def rewrite(everywhere, source, target):

@@ -362,7 +362,8 @@ WHEN_RESUMED = {
         checkpoint.interval checkpoint.keep log.interval log.tensorboard
         log.wandb log.wandb_project log.wandb_run_name
         model.attention model.attention_rows model.matmul_precision
-        train.tokens_at_once mesh.data mesh.gpu_memory mesh.cpu_devices
+        model.remat model.scan_layers
+        train.tokens_at_once mesh.data mesh.fsdp mesh.gpu_memory mesh.cpu_devices
     """,
     "silent": "out_dir init_from",
 }

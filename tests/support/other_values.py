@@ -25,6 +25,8 @@ OTHER_VALUES = {
     "model.attention_rows": 5,
     "model.matmul_precision": "highest",
     "model.dropout_generator": "philox",
+    "model.remat": True,
+    "model.scan_layers": True,
     "model.zero_residual": True,
     "model.vocab_multiple": 64,
     "optim.name": "muon",
@@ -58,6 +60,7 @@ OTHER_VALUES = {
     "log.wandb_project": "owt",
     "log.wandb_run_name": "gpt2 124M",
     "mesh.data": 2,
+    "mesh.fsdp": 2,
     "mesh.gpu_memory": 0.0,
     "mesh.cpu_devices": 4,
 }

@@ -105,6 +105,7 @@ def _as_initialized(model: GPTConfig) -> GPTConfig:
     """The model with whatever does not change its initial weights as it is by default."""
     plain = config_module.model_config(config_module.default_config(), model.vocab_size)
     unimportant = ("dropout", "dtype", "attention", "attention_rows", "dropout_generator")
+    unimportant += ("remat", "scan_layers")
     return dataclasses.replace(model, **{name: getattr(plain, name) for name in unimportant})
 
 

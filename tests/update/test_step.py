@@ -11,7 +11,7 @@ import tiny
 from flax import nnx
 
 from gptjax.config.config import decay_iters
-from gptjax.device import mesh
+from gptjax.device.mesh import Layout
 from gptjax.model import gpt as model_module
 from gptjax.update import optim, step
 
@@ -132,20 +132,25 @@ def test_overfits_one_batch():
 
 
 def test_one_device_equals_several():
-    """A batch split over devices gives one device's update, but for the order of sums."""
+    """A batch split over devices gives one device's update, but for the order of sums.
+
+    In the third case the state is split, too.
+    """
     graph, tx, start = tiny.parts(one_block(), tiny.config())
     tokens = np.random.default_rng(1).integers(0, tiny.VOCABULARY, 200).astype(np.uint8)
     offsets = np.random.default_rng(2).integers(0, 190, (5, 1, 12)).astype(np.int32)
     results = []
-    for n_devices in (1, 2, 4):
-        devices = jax.devices()[:n_devices]
-        everywhere = mesh.replicated(devices)
+    for n_devices, n_fsdp in ((1, 1), (2, 1), (4, 2)):
+        layout = Layout(jax.devices()[:n_devices], n_fsdp)
+        everywhere = layout.replicated
+        lies = jax.tree.map(lambda leaf: leaf.sharding, layout.placed(start))
         state, metrics = jax.jit(
-            functools.partial(step.train_steps, graph, tx, None, 7), out_shardings=everywhere
+            functools.partial(step.train_steps, graph, tx, None, 7, over=layout.gathered),
+            out_shardings=(lies, everywhere),
         )(
             jax.device_put(tokens, everywhere),
-            jax.device_put(tiny_copy(start), everywhere),
-            jax.device_put(offsets, mesh.split_last_axis(devices, 3)),
+            layout.put(tiny_copy(start)),
+            jax.device_put(offsets, layout.split_last_axis(3)),
             5,
         )
         results.append((state.params, metrics["loss"]))
