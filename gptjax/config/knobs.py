@@ -93,8 +93,8 @@ KNOBS: dict[str, Knob] = {
     ),
     "model.mlp": one_of(
         "gelu",
-        ("gelu", "relu2"),
-        "gelu: the exact one; relu2: ReLU squared",
+        ("gelu", "gelu_tanh", "relu2"),
+        "gelu: the exact one, nanoGPT's; gelu_tanh: GPT-2's; relu2: ReLU squared",
         **_EXPERIMENT,
         nanogpt=None,
     ),

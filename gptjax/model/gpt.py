@@ -56,9 +56,9 @@ def _embed(config: GPTConfig, n: int, rngs: nnx.Rngs) -> nnx.Embed:
 
 
 class MLP(nnx.Module):
-    """Four times wider in the middle, with the exact (erf) GELU or ReLU squared.
+    """Four times wider in the middle, with the exact (erf) GELU, GPT-2's (tanh) or ReLU squared.
 
-    Source of the latter: So et al. 2021, Primer.
+    Source of the last: So et al. 2021, Primer.
     """
 
     def __init__(self, config: GPTConfig, *, rngs: nnx.Rngs):
@@ -71,7 +71,8 @@ class MLP(nnx.Module):
         h_NF = self.up(x_ND)
         if self.kind == "relu2":
             return self.down(jnp.square(jax.nn.relu(h_NF)))
-        return self.down(gradients.gelu(h_NF))
+        gelu = gradients.gelu_tanh if self.kind == "gelu_tanh" else gradients.gelu
+        return self.down(gelu(h_NF))
 
 
 class Block(nnx.Module):

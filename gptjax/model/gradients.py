@@ -37,6 +37,29 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 gelu.defvjp(_gelu_forward, lambda slope, grad: (grad * slope,))
 
 
+# Of the tanh that stands in for the normal distribution. Source: as above, section 2.
+_TANH_SCALE = math.sqrt(2.0 / math.pi)
+_TANH_CUBIC = 0.044715
+
+
+@jax.custom_vjp
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """GPT-2's GELU, Φ(x) by a tanh: within 0.0005 of the exact one."""
+    return _gelu_tanh_forward(x)[0]
+
+
+def _gelu_tanh_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    near = jnp.clip(x, -10.0, 10.0)  # Beyond, the tanh is 1 to float64's last digit.
+    cubic = _TANH_SCALE * _TANH_CUBIC * near * near
+    cdf = 0.5 + 0.5 * jnp.tanh(near * (_TANH_SCALE + cubic))
+    # 1 − tanh² is 4·cdf·(1 − cdf).
+    density = 2.0 * cdf * (1.0 - cdf) * (_TANH_SCALE + 3.0 * cubic)
+    return x * cdf, cdf + x * density
+
+
+gelu_tanh.defvjp(_gelu_tanh_forward, lambda slope, grad: (grad * slope,))
+
+
 @jax.custom_vjp
 def layer_norm(x_ND: jax.Array, scale_D: jax.Array, bias_D: jax.Array | None) -> jax.Array:
     """Each row less its mean and divided by its standard deviation, scaled and shifted.

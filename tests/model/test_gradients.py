@@ -31,6 +31,7 @@ CASES = {
         plain_layer_norm,
         [(5, 7), (7,)],
     ),
+    "gelu_tanh": (gradients.gelu_tanh, functools.partial(jax.nn.gelu, approximate=True), [(5, 7)]),
     "product": (gradients.matmul, jnp.matmul, [(5, 7), (7, 3)]),
 }
 
@@ -68,11 +69,18 @@ def test_bfloat16_stays_bfloat16_and_near_float32(name):
         np.testing.assert_allclose(found.astype(jnp.float32), wanted, atol=0.02 * scale)
 
 
-def test_gelu_far_from_zero_is_finite_with_a_flat_gradient():
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh"])
+def test_gelu_far_from_zero_is_finite_with_a_flat_gradient(name):
     x = jnp.asarray([-1e30, -50.0, 0.0, 50.0, 1e30])
-    y, pull = jax.vjp(gradients.gelu, x)
+    y, pull = jax.vjp(getattr(gradients, name), x)
     np.testing.assert_array_equal(y, [0, 0, 0, 50, np.float32(1e30)])
     np.testing.assert_array_equal(pull(jnp.ones_like(x))[0], [0, 0, 0.5, 1, 1])
+
+
+def test_gpt2s_gelu_is_near_the_exact_one(x64):
+    x = jnp.linspace(-12.0, 12.0, 4801)
+    difference = jnp.abs(gradients.gelu_tanh(x) - gradients.gelu(x))
+    assert 0.0004 < difference.max() < 0.0005
 
 
 def test_a_wide_einsum_of_bfloat16_has_narrow_gradients_near_the_wide_ones():

@@ -14,6 +14,7 @@ from gptjax.model import gpt, layers
 from gptjax.update import optim, step
 
 ONE_AT_A_TIME = [{name: value} for name, value in tiny.MODERN.items() if name != "zero_residual"]
+ONE_AT_A_TIME.append({"mlp": "gelu_tanh"})
 
 
 def drawn(**options):
@@ -66,6 +67,8 @@ def reference(config, params, ids_BT):
         h = x_TD @ weights[f"{block}/mlp/up/kernel"]
         if config.mlp == "relu2":
             h = np.maximum(h, 0) ** 2
+        elif config.mlp == "gelu_tanh":
+            h = h * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
         else:
             h = h * 0.5 * (1 + np.vectorize(math.erf)(h / math.sqrt(2)))
         return h @ weights[f"{block}/mlp/down/kernel"]
