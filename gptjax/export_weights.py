@@ -1,4 +1,4 @@
-"""A checkpoint of a run, written as a ckpt.pt that nanoGPT samples from and goes on with."""
+"""A checkpoint of a run, written for another program: nanoGPT, or transformers as a GPT-2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gptjax.data.corpus import SHAKESPEARE_SHA256
 from gptjax.device.devices import available_devices
-from gptjax.run import nanogpt_checkpoint, torch_file
+from gptjax.run import directory, gpt2_folder, nanogpt_checkpoint, torch_file
 from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.reader import read_checkpoint, run_and_step
 from gptjax.system import files
@@ -26,15 +26,40 @@ _TOLD = (
 
 
 def export_weights(out_dir: str, *, step: str, to: str, dataset: str) -> None:
-    """Writes the checkpoint that `step` names, with AdamW's state, to the new file `to`.
+    """Writes the checkpoint that `step` names to the new file or folder `to`.
 
-    `dataset` is nanoGPT's name of the text, a folder in its data/; "" is what the run tells.
+    "hf" is the folder hf of the run, "hf:FOLDER" another, for transformers; all else a file for
+    nanoGPT, with AdamW's state. `dataset` is nanoGPT's name of the text, a folder in its data/; ""
+    is what the run tells.
 
     Raises:
-      UserError: if there is no such checkpoint, or nanoGPT has no such model.
+      UserError: if there is no such checkpoint, or the other program has no such model.
     """
-    path = Path(to)
-    files.check_folder_of(_FLAG, to)
+    kind, _, folder = to.partition(":")
+    if kind == "hf":
+        _for_transformers(out_dir, step, folder)
+    else:
+        _for_nanogpt(out_dir, step, Path(to), dataset)
+
+
+def _for_transformers(out_dir: str, step: str, to: str) -> None:
+    """Writes config.json and model.safetensors into a new folder."""
+    available_devices()  # Asked for here, a backend that is missing is a clear error.
+    out_dir, step = run_and_step(out_dir, step)
+    folder = Path(to).expanduser() if to else Path(out_dir, "hf")
+    files.check_writable(folder, flag=_FLAG)
+    directory.check_empty(folder, flag=_FLAG)
+    found = read_checkpoint(out_dir, step)
+    with directory.made_whole(folder, flag=_FLAG) as building:
+        n_tensors = gpt2_folder.write(found, building)
+    print(printable(f"{folder}: {n_tensors} tensors after {found.step} updates"))
+    load = f"transformers.AutoModelForCausalLM.from_pretrained({str(folder.absolute())!r})"
+    print(printable(f"in Python: {load}"))
+
+
+def _for_nanogpt(out_dir: str, step: str, path: Path, dataset: str) -> None:
+    """Writes a ckpt.pt."""
+    files.check_folder_of(_FLAG, str(path))
     if path.exists():
         raise UserError(_FLAG, path, "is there already", f"Choose another {_FLAG}.")
     torch_file.check_torch(path, flag=_FLAG)

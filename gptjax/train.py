@@ -64,10 +64,10 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
         ledger = Ledger(plan.meta["ledger"] if plan.meta else None)
         with ledger.measure("data"):
             inputs = read_inputs(config, plan.checkpoint, is_fork=plan.is_fork)
-        check_fits(config, inputs, devices)
+            check_fits(config, inputs, devices)
+            state = plan.state(inputs.tokenizer.vocab_size)
         tell_start(display, plan, devices, why, inputs)
         with ledger.measure("compile"), display.doing("getting ready"):
-            state = plan.checkpoint.state if plan.checkpoint else None
             program = compile_trainer(
                 config, inputs, devices, state, tell=display.notice, meanwhile=orbax_in_silence
             )

@@ -1,7 +1,7 @@
-"""Writes a run as nanoGPT's ckpt.pt: python scripts/export_weights.py --out_dir RUN --to ckpt.pt.
+"""Writes a run for another program: python scripts/export_weights.py --out_dir RUN --to hf.
 
-nanoGPT's sample.py and train.py --init_from=resume take it. It needs torch:
-pip install -e ".[torch]".
+hf is a folder that transformers loads as a GPT-2. A file, --to ckpt.pt, is nanoGPT's: its sample.py
+and train.py --init_from=resume take it. That needs torch: pip install -e ".[torch]".
 """
 
 from gptjax.system import command, output
@@ -11,7 +11,12 @@ def main(argv: list[str]) -> None:
     flags = command.Flags(description=__doc__)
     flags.add_argument("--out_dir", required=True, help="the run directory")
     flags.add_argument("--step", default="best", help="best, latest or a step (default: best)")
-    flags.add_argument("--to", required=True, metavar="FILE", help="a new file; nanoGPT's: ckpt.pt")
+    flags.add_argument(
+        "--to",
+        required=True,
+        metavar="WHAT",
+        help="hf (RUN/hf), hf:FOLDER or a file for nanoGPT, ckpt.pt; new",
+    )
     flags.add_argument(
         "--dataset",
         default="",

@@ -28,7 +28,8 @@ KNOBS: dict[str, Knob] = {
     "init_from": Knob(
         "auto",
         "auto: continue the run in out_dir, else start; scratch: start, refuse a used directory; "
-        "a path: fork the run or checkpoint there into a new out_dir",
+        "a path: fork the run or checkpoint there into a new out_dir; gpt2:PATH or gpt2:HUB_ID: "
+        "start with a GPT-2's weights",
         "must not be empty",
         bool,
         **_PLACE,

@@ -1,13 +1,14 @@
-"""nanoGPT's weights by name, and as our GPT's parameters: the same numbers, laid out otherwise.
+"""nanoGPT's and GPT-2's weights by name, and as our GPT's parameters: the same numbers.
 
-torch's Linear keeps its weight as (out, in), Flax as (in, out); all else is laid out alike. Both
-keep queries, keys and values side by side, in this order. nanoGPT lists its head as well, which is
-the token embedding.
+Both have the same names. nanoGPT keeps matrices as torch's Linear does, (out, in), transformers'
+GPT-2 in a Conv1D of its own, (in, out), as Flax does; all else is laid out alike. All keep queries,
+keys and values side by side, in this order. The head, which may be listed as well, is the token
+embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from flax import nnx
@@ -17,6 +18,7 @@ from gptjax.config.config import GPTConfig
 from gptjax.model.gpt import GPT
 
 HEAD, TOKENS = "lm_head.weight", "transformer.wte.weight"
+POSITIONS = "transformer.wpe.weight"
 
 # What nanoGPT calls the parts of our parameters' paths.
 _PARTS = {
@@ -44,21 +46,27 @@ _LAYERS = {
 # torch.compile puts this before every name.
 _COMPILED = "_orig_mod."
 
-# Before PyTorch 2.0 nanoGPT kept its causal mask among the weights.
-_MASK = ".attn.bias"
+# Before PyTorch 2.0 nanoGPT kept its causal mask among the weights, and GPT-2s have it, too.
+_MASK, _MASKED = ".attn.bias", ".attn.masked_bias"
+
+# GPT-2s are kept with it, and without where no head was thought of.
+_PREFIX = "transformer."
 
 
-def shapes(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of nanoGPT's parameters but the head, in the order of their making."""
+def shapes(config: GPTConfig, *, is_conv1d: bool = False) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of nanoGPT's parameters but the head, in the order of their making.
+
+    With `is_conv1d` they are laid out as in transformers' GPT-2.
+    """
 
     def layer(name: str, widths: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
         shape = tuple(width * config.n_embd for width in widths)
-        yield f"transformer.{name}.weight", shape
+        yield f"transformer.{name}.weight", shape[::-1] if is_conv1d else shape
         if config.bias:
             yield f"transformer.{name}.bias", shape[:1]
 
     yield TOKENS, (config.vocab_size, config.n_embd)
-    yield "transformer.wpe.weight", (config.block_size, config.n_embd)
+    yield POSITIONS, (config.block_size, config.n_embd)
     for index in range(config.n_layer):
         for name, widths in _LAYERS.items():
             yield from layer(f"h.{index}.{name}", widths)
@@ -92,6 +100,28 @@ def own_weights(stored: Mapping[str, np.ndarray], config: GPTConfig) -> dict[str
     return weights
 
 
+def gpt2_names(stored: Iterable[str], config: GPTConfig) -> dict[str, str]:
+    """What a GPT-2 with the names `stored` calls each of our weights, and its head if it has one.
+
+    Raises:
+      ValueError: if one is missing or none of a GPT-2's.
+    """
+    left = {name for name in stored if not name.endswith((_MASK, _MASKED))}
+    is_bare = TOKENS not in left and TOKENS.removeprefix(_PREFIX) in left
+    found = {}
+    for name, _ in shapes(config):  # Ends soon, however many layers are claimed.
+        found[name] = name.removeprefix(_PREFIX) if is_bare else name
+        if found[name] not in left:
+            raise ValueError(f"it has no {found[name]}")
+        left.remove(found[name])
+    if HEAD in left:
+        found[HEAD] = HEAD
+        left.remove(HEAD)
+    if extra := sorted(left):
+        raise ValueError(f"it has {extra[0]!r:.60}, which a GPT-2 has not")
+    return found
+
+
 def _check(name: str, array: object, shape: tuple[int, ...]) -> None:
     if not isinstance(array, np.ndarray):
         raise ValueError(f"its {name} is no tensor")
@@ -99,8 +129,12 @@ def _check(name: str, array: object, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} is {array.dtype} {array.shape}, and must be float32 {shape}")
 
 
-def to_params(weights: Mapping[str, np.ndarray], config: GPTConfig) -> nnx.State:
+def to_params(
+    weights: Mapping[str, np.ndarray], config: GPTConfig, *, is_conv1d: bool = False
+) -> nnx.State:
     """The parameters that the weights are; whatever has a number for each weight goes as well.
+
+    Each is asked for once. With `is_conv1d` they are laid out as in transformers' GPT-2.
 
     Raises:
       ValueError: if one has another shape than the config calls for, or is not finite.
@@ -110,18 +144,20 @@ def to_params(weights: Mapping[str, np.ndarray], config: GPTConfig) -> nnx.State
     for path, wanted in flat.items():
         name = _name(path)
         array = weights[name]
-        _check(name, array, wanted.shape[::-1] if path[-1] == "kernel" else wanted.shape)
+        _check(name, array, wanted.shape[::-1] if _is_turned(path, is_conv1d) else wanted.shape)
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds numbers that are not finite")
-        flat[path] = np.array(_turned(path, array), order="C")
+        flat[path] = np.array(_turned(path, array, is_conv1d), order="C")
     nnx.replace_by_pure_dict(params, unflatten_dict(flat))
     return params
 
 
-def from_params(params: nnx.State, config: GPTConfig) -> dict[str, np.ndarray]:
+def from_params(
+    params: nnx.State, config: GPTConfig, *, is_conv1d: bool = False
+) -> dict[str, np.ndarray]:
     """The weights, in the order of `shapes`, that the parameters are; the head is left out."""
     found = {
-        _name(path): np.array(_turned(path, np.asarray(leaf)), order="C")
+        _name(path): np.array(_turned(path, np.asarray(leaf), is_conv1d), order="C")
         for path, leaf in flatten_dict(nnx.to_pure_dict(params)).items()
     }
     return {name: found[name] for name, _ in shapes(config)}
@@ -136,5 +172,9 @@ def _name(path: tuple) -> str:
     return "transformer." + ".".join(_PARTS.get(str(part), str(part)) for part in path)
 
 
-def _turned(path: tuple, array: np.ndarray) -> np.ndarray:
-    return array.T if path[-1] == "kernel" else array
+def _is_turned(path: tuple, is_conv1d: bool) -> bool:
+    return path[-1] == "kernel" and not is_conv1d
+
+
+def _turned(path: tuple, array: np.ndarray, is_conv1d: bool) -> np.ndarray:
+    return array.T if _is_turned(path, is_conv1d) else array

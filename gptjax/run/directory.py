@@ -124,20 +124,22 @@ def _remove_unused(run_dir: Path, made: Sequence[Path]) -> None:
                 folder.rmdir()
 
 
-def check_empty(run_dir: Path) -> None:
+def check_empty(run_dir: Path, *, flag: str = "--out_dir") -> None:
     """Raises UserError when there is anything in a directory that is to be made whole."""
     if run_dir.is_dir() and any(run_dir.iterdir()):
-        raise UserError("--out_dir", run_dir, "is not empty", "Choose another --out_dir.")
+        raise UserError(flag, run_dir, "is not empty", f"Choose another {flag}.")
 
 
 @contextlib.contextmanager
-def made_whole(run_dir: Path) -> Iterator[Path]:
+def made_whole(run_dir: Path, *, flag: str = "--out_dir") -> Iterator[Path]:
     """A new folder to write a run into: it becomes `run_dir` at the end, or leaves nothing.
+
+    `flag` is what errors name: where the directory was given.
 
     Raises:
       UserError: if there is anything in `run_dir` at the start or at the end.
     """
-    check_empty(run_dir)
+    check_empty(run_dir, flag=flag)
     run_dir = run_dir.absolute()
     made = [folder for folder in run_dir.parents if not folder.exists()]
     run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +154,7 @@ def made_whole(run_dir: Path) -> Iterator[Path]:
                 os.replace(building, run_dir)  # Takes the place of an empty folder.
             except OSError as error:
                 reason = error.strerror or type(error).__name__
-                raise UserError("--out_dir", run_dir, f"cannot be made: {reason}") from error
+                raise UserError(flag, run_dir, f"cannot be made: {reason}") from error
     finally:
         remove()
 

@@ -41,8 +41,10 @@ def tell_start(
         if changes:
             words = ", ".join(changes)
             display.message(f"  {words}: the last digits of the results may differ")
-        for notice in plan.notices:
-            display.notice(notice, indent="  ")
+    elif plan.weights:
+        display.message(f"weights of {plan.weights.source}")
+    for notice in plan.notices:
+        display.notice(notice, indent="  ")
     display.notices(header.of_devices(devices, why) + header.of_corpus(inputs))
 
 

@@ -12,20 +12,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import ml_collections
 
 from gptjax.config.config import default_config, flat, from_flat, set_knob, validate
 from gptjax.config.knobs import KNOBS
 from gptjax.data import corpus
+from gptjax.run import pretrained
+from gptjax.run.changes import learning_rate_jump
 from gptjax.run.checkpoint import Checkpoint, Checkpoints
 from gptjax.run.directory import has_checkpoints, is_used
 from gptjax.run.progress import Notice
 from gptjax.run.reader import read_checkpoint
-from gptjax.run.runlog import ended_at
+from gptjax.run.runlog import check_nothing_lost
 from gptjax.run.template import Damaged
 from gptjax.system.errors import RunError, UserError
-from gptjax.update.optim import learning_rate
+from gptjax.update.step import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,8 @@ class ResumePlan:
       notices: what differs from before, for the user.
       checkpoint: the one it goes on from, None for a new run.
       is_fork: whether that is another run's.
-      parent: the run that it was forked from, now or earlier.
+      parent: the run that it was forked from, or the weights that it began with, now or earlier.
+      weights: another program's, that it begins with.
     """
 
     config: ml_collections.ConfigDict
@@ -47,6 +49,7 @@ class ResumePlan:
     checkpoint: Checkpoint | None = None
     is_fork: bool = False
     parent: dict[str, Any] | None = None
+    weights: pretrained.Pretrained | None = None
 
     @property
     def step(self) -> int:
@@ -62,6 +65,16 @@ class ResumePlan:
     def meta(self) -> dict[str, Any] | None:
         """What this very run said of itself before; None for one that begins."""
         return self.checkpoint.meta if self.checkpoint and self.is_resumed else None
+
+    def state(self, n_symbols: int) -> TrainState | None:
+        """What the run goes on from, on the host; None for a new one.
+
+        Raises:
+          UserError: if the weights are of another vocabulary than a tokenizer's `n_symbols`.
+        """
+        if self.weights:
+            return self.weights.state(self.config, n_symbols)
+        return self.checkpoint.state if self.checkpoint else None
 
 
 def resume_plan(requested: ml_collections.ConfigDict, overrides: Iterable[str]) -> ResumePlan:
@@ -83,23 +96,13 @@ def resume_plan(requested: ml_collections.ConfigDict, overrides: Iterable[str]) 
         raise UserError(
             "out_dir", run_dir, "a run has begun in it", "Choose another --config.out_dir."
         )
-    _check_nothing_lost(run_dir)
+    check_nothing_lost(run_dir)
+    if pretrained.is_named(init_from):
+        return _from_weights(requested, set(overrides))
     validate(requested)
     if init_from in ("auto", "scratch"):
         return ResumePlan(requested, sorted(overrides))
     return _forked(requested, overrides, Path(init_from))
-
-
-def _check_nothing_lost(run_dir: Path) -> None:
-    """Raises UserError if the run's checkpoints are gone: a start would overwrite its log."""
-    if (step := ended_at(run_dir / "metrics.jsonl")) is not None:
-        raise UserError(
-            "out_dir",
-            run_dir,
-            f"has the log of a run that ended at step {step}, and no checkpoint",
-            "Put its checkpoints back, delete metrics.jsonl to start anew, or choose another "
-            "--config.out_dir.",
-        )
 
 
 def _resumed(
@@ -157,6 +160,15 @@ def _resumed_from(
     )
 
 
+def _from_weights(requested: ml_collections.ConfigDict, overrides: set[str]) -> ResumePlan:
+    """A new run that begins with a GPT-2's weights; their model stays, whatever a file says."""
+    weights = pretrained.read(requested.init_from)
+    config, notices = weights.config(requested, overrides)
+    parent = {"init_from": weights.source, "step": 0, "corpus": ""}
+    overrides = overrides.union(weights.knobs)  # So that they stay when the run goes on.
+    return ResumePlan(config, sorted(overrides), notices, parent=parent, weights=weights)
+
+
 def _forked(
     requested: ml_collections.ConfigDict, overrides: Iterable[str], source: Path
 ) -> ResumePlan:
@@ -164,7 +176,10 @@ def _forked(
     parent_dir = source.parent.parent if is_step else source
     if not has_checkpoints(parent_dir):
         raise UserError(
-            "init_from", source, "is neither auto, scratch, a run directory nor a checkpoint"
+            "init_from",
+            source,
+            "is neither auto, scratch, a run directory nor a checkpoint",
+            "GPT-2's weights are gpt2:FOLDER or gpt2:HUB_ID, as gpt2:openai-community/gpt2.",
         )
     step = source.name if is_step else "latest"
     found = read_checkpoint(str(parent_dir), step, flag="init_from")
@@ -231,15 +246,3 @@ def resumed_config(
         notices.append(Notice(words))
     validate(config)
     return config, notices
-
-
-def learning_rate_jump(
-    before: ml_collections.ConfigDict, now: ml_collections.ConfigDict, step: int
-) -> list[Notice]:
-    """A warning if the next update's learning rate jumps by over 1 %."""
-    index = jnp.asarray(step, jnp.int32)
-    was, becomes = float(learning_rate(before)(index)), float(learning_rate(now)(index))
-    if abs(becomes - was) <= 0.01 * max(was, becomes):
-        return []
-    words = f"the learning rate of update {step} jumps from {was:.3g} to {becomes:.3g}"
-    return [Notice(words, "warning")]

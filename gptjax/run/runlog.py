@@ -88,6 +88,18 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return _read(path)[0]
 
 
+def check_nothing_lost(run_dir: Path) -> None:
+    """Raises UserError if a run's checkpoints are gone: a start would overwrite its log."""
+    if (step := ended_at(run_dir / "metrics.jsonl")) is not None:
+        raise UserError(
+            "out_dir",
+            run_dir,
+            f"has the log of a run that ended at step {step}, and no checkpoint",
+            "Put its checkpoints back, delete metrics.jsonl to start anew, or choose another "
+            "--config.out_dir.",
+        )
+
+
 def ended_at(path: Path) -> int | None:
     """The step at which the run of a log ended, all saved.
 

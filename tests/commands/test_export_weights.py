@@ -1,5 +1,6 @@
 """A run becomes a ckpt.pt that nanoGPT takes, or is refused and leaves nothing."""
 
+import json
 import os
 import shlex
 import sys
@@ -122,6 +123,31 @@ def test_nanogpts_lack_of_a_warmup_is_told(torch, tmp_path, capsys):
     assert (
         "WARNING: nanoGPT has no warmup at a constant rate; 1 are left" in capsys.readouterr().out
     )
+
+
+def test_a_folder_for_transformers_is_written_whole_or_not_at_all(trained, tmp_path, capsys):
+    _, run_dir = trained
+    folder = tmp_path / "new" / "gpt2"
+    export(f"{run_dir}/checkpoints/5", f"hf:{folder}", step="best", dataset="")
+    assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
+    assert f"from_pretrained('{folder}')" in capsys.readouterr().out
+    described = json.loads((folder / "config.json").read_text())
+    assert (described["n_embd"], described["activation_function"]) == (6, "gelu")
+    with pytest.raises(UserError, match="--to: .*; is not empty. Choose another --to."):
+        export(run_dir, f"hf:{folder}")
+    with pytest.raises(UserError, match="--out_dir: .*; holds no run"):
+        export(tmp_path / "none", "hf")
+    assert os.listdir(tmp_path) == ["new"]
+    export(run_dir, "hf")
+    assert sorted(os.listdir(run_dir / "hf")) == ["config.json", "model.safetensors"]
+
+
+def test_what_gpt2_cannot_be_leaves_no_folder(tmp_path):
+    config = runs.settings(tmp_path, train__max_iters=0, model__qk_norm=True)
+    assert runs.start(config, tmp_path / "run") == 0
+    with pytest.raises(UserError, match="model.qk_norm: True; no GPT-2 has it, only False"):
+        export(tmp_path / "run", "hf")
+    assert not list((tmp_path / "run").glob("*hf*")) + list((tmp_path / "run").glob(".gptjax*"))
 
 
 @pytest.mark.slow

@@ -41,6 +41,8 @@ def test_a_home_is_expanded_in_every_knob_that_is_a_path(tmp_path, monkeypatch):
     config = load_config(str(path), given)
     assert config.out_dir == "/home/me/run" and config.init_from == "/home/me/other"
     assert config.data.source == "text:/home/me/a: b.txt"
+    weights = load_config(str(path), {"init_from": "gpt2:~/gpt2"})
+    assert weights.init_from == "gpt2:/home/me/gpt2"
     for source in ("tokens:~/t", "tfds:~"):
         wanted = source.replace("tokens:~", "tokens:/home/me")
         assert load_config(str(path), {"data.source": source}).data.source == wanted
@@ -252,6 +254,54 @@ class TestFiles:
         assert decay_iters(config) == 600_000
         assert {name: flat(config)[name] for name in recipe} == recipe
         assert model_config(config, 50_257).vocab_size == 50_304
+
+    def test_gpt2s_of_every_size_have_its_shapes(self):
+        # Radford et al. 2019, table 2, as nanoGPT has them.
+        shapes = {"124m": (12, 12, 768), "350m": (24, 16, 1024), "774m": (36, 20, 1280)}
+        shapes["1558m"] = (48, 25, 1600)
+        found = {
+            path.stem.removeprefix("gpt2_"): load_config(str(path), {})
+            for path in CONFIGS
+            if path.stem.startswith("gpt2_")
+        }
+        sizes = {
+            name: (config.model.n_layer, config.model.n_head, config.model.n_embd)
+            for name, config in found.items()
+        }
+        assert sizes == shapes
+        for config in found.values():
+            validate(config)
+            assert (config.model.block_size, config.train.batch_size) == (1024, 480)
+            assert config.optim.min_lr == pytest.approx(config.optim.learning_rate / 10)
+
+    def test_what_begins_with_gpt2s_weights_is_nanogpt_s(self):
+        # nanoGPT, config/finetune_shakespeare.py, config/eval_gpt2.py and train.py's defaults.
+        found = {path.stem: load_config(str(path), {}) for path in CONFIGS}
+        tuned, evaluated = flat(found["finetune_shakespeare"]), flat(found["eval_gpt2"])
+        assert tuned["init_from"] == "gpt2:openai-community/gpt2-xl"
+        recipe = {
+            "model.block_size": 1024,
+            "model.dropout": 0.0,
+            "train.batch_size": 1 * 32,
+            "train.grad_accum_steps": 32,
+            "train.max_iters": 20,
+            "optim.learning_rate": 3e-5,
+            "optim.schedule": "constant",
+            "optim.warmup_iters": 0,
+            "optim.beta1": 0.9,
+            "optim.beta2": 0.95,
+            "optim.weight_decay": 0.1,
+            "optim.grad_clip": 1.0,
+            "eval.interval": 5,
+        }
+        assert {name: tuned[name] for name in recipe} == recipe
+        assert evaluated["init_from"] == "gpt2:openai-community/gpt2"
+        recipe = {"train.batch_size": 8, "train.max_iters": 0, "model.block_size": 1024}
+        assert {name: evaluated[name] for name in recipe} == recipe
+        for name in ("finetune_shakespeare", "eval_gpt2"):
+            validate(found[name])
+            # Of the weights, where they and the config must agree.
+            assert found[name].model.bias and found[name].model.mlp == "gelu_tanh"
 
     def test_an_edit_within_the_same_second_is_seen_and_no_bytecode_is_left(
         self, tmp_path, monkeypatch

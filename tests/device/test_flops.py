@@ -20,9 +20,17 @@ def by_formula(model, n_params, n_tokens):
 
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.py"))
+# Those that take long to be traced.
+LONG = {"gpt2_350m", "gpt2_774m", "gpt2_1558m", "finetune_shakespeare", "eval_gpt2"}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG))
+        for path in CONFIGS
+    ],
+)
 def test_xlas_count_agrees_with_the_formula(path):
     config = load_config(str(path), {})
     config.model.attention_rows = config.model.block_size  # as program.py counts

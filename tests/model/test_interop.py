@@ -1,5 +1,6 @@
 """nanoGPT's weights as our parameters: its own numbers come out, and the same bits go back."""
 
+import gpt2_files
 import jax
 import jax.numpy as jnp
 import nanogpt
@@ -123,3 +124,38 @@ def test_another_model_and_numbers_that_are_none_are_refused():
     )
     with pytest.raises(ValueError, match=r"it has no transformer\.h\.\d+\.ln_1\.weight"):
         interop.own_weights(weights_of(oracle), deep)
+
+
+def test_gpt2s_names_with_and_without_prefix_and_its_masks():
+    config = tiny.model_config()
+    bare = gpt2_files.tensors(**gpt2_files.SIZES)
+    masks = {"h.0.attn.bias": 1, "transformer.h.1.attn.masked_bias": 1}
+    found = interop.gpt2_names({**bare, **masks}, config)
+    assert list(found) == [name for name, _ in interop.shapes(config)]
+    assert all(f"transformer.{theirs}" == ours for ours, theirs in found.items())
+    full = {**gpt2_files.with_prefix(bare), **masks, interop.HEAD: 1}
+    assert interop.gpt2_names(full, config) == {name: name for name in [*found, interop.HEAD]}
+    for name, shape in interop.shapes(config, is_conv1d=True):
+        assert bare[found[name]].shape == shape
+    for left_out, words in [
+        ("h.1.ln_2.bias", "it has no h.1.ln_2.bias"),
+        ("wte.weight", "it has no"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            interop.gpt2_names(bare.keys() - {left_out}, config)
+    with pytest.raises(ValueError, match="it has 'more', which a GPT-2 has not"):
+        interop.gpt2_names({**bare, "more": 1}, config)
+
+
+def test_gpt2s_layout_back_and_forth_changes_no_bit():
+    config = tiny.model_config()
+    weights = gpt2_files.with_prefix(gpt2_files.tensors(**gpt2_files.SIZES))
+    params = interop.to_params(weights, config, is_conv1d=True)
+    found = interop.from_params(params, config, is_conv1d=True)
+    assert found.keys() == weights.keys()
+    for name, array in found.items():
+        assert array.tobytes() == weights[name].tobytes() and array.shape == weights[name].shape
+    # nanoGPT would keep the matrices turned, and nothing else.
+    for name, array in interop.from_params(params, config).items():
+        is_table = name in (interop.TOKENS, interop.POSITIONS)
+        np.testing.assert_array_equal(array, weights[name] if is_table else weights[name].T)

@@ -349,7 +349,7 @@ def test_files_and_knobs_in_the_prose_exist(page):
             if "NAME" not in path[0] and not (ROOT / path[0]).exists():
                 wrong.append(f"there is no {path[0]}")
         for name in re.findall(rf"(?<![\w./-])((?:{_SECTIONS})\.[a-z]\w*)", span):
-            if not name.endswith((".py", ".bin")) and name not in KNOBS:
+            if not name.endswith((".py", ".bin", ".safetensors")) and name not in KNOBS:
                 wrong.append(f"there is no knob {name}")
     assert not wrong, f"{page}: " + "; ".join(wrong)
 

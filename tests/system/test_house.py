@@ -128,8 +128,8 @@ def test_scripts_are_thin():
     [
         ("system", {"jax", "flax", "numpy", "ml_collections", "gptjax.notebook"}),
         ("config.config_file", {"jax", "numpy", "tensorflow_datasets"}),
-        ("train", {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX"}),
-        ("sample", {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX"}),
+        ("train", {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "safetensors"}),
+        ("sample", {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "safetensors"}),
     ],
 )
 def test_heavy_libraries_are_imported_late(module, unwanted):
@@ -197,8 +197,9 @@ def test_p23_torch_loads_tensors_and_plain_data_alone():
     }
 
 
-def test_p23_only_datasets_reaches_for_a_network_and_nothing_starts_a_process():
+def test_p23_only_datasets_and_the_hub_reach_for_a_network_and_nothing_starts_a_process():
     network = {"urllib", "http", "socket", "ssl", "ftplib", "requests", "httpx", "aiohttp"}
+    network.add("huggingface_hub")
     processes = {"subprocess", "multiprocessing", "pty"}
     importers = set()
     for path in [*MODULES.values(), *(ROOT / "scripts").glob("*.py")]:
@@ -210,4 +211,4 @@ def test_p23_only_datasets_reaches_for_a_network_and_nothing_starts_a_process():
                 roots = {name.split(".")[0] for name in names}
                 assert not roots & processes or path.name in ("process.py", "nanogpt.py"), path
                 importers |= {path.name} if roots & network else set()
-    assert importers == {"datasets.py"}
+    assert importers == {"datasets.py", "hub.py"}

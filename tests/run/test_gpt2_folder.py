@@ -1,0 +1,98 @@
+"""A checkpoint of ours as a GPT-2's folder: the same logits by the plain reference, and back."""
+
+import json
+import math
+
+import gpt2_files
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from safetensors.numpy import load_file
+
+from gptjax.config.config import from_flat, model_config, set_knob
+from gptjax.run import gpt2_folder, pretrained
+from gptjax.run.checkpoint import Checkpoint
+from gptjax.run.resume import resume_plan
+from gptjax.system.errors import UserError
+
+
+def checkpoint(**knobs):
+    """(one that was never trained but has weights far from its first, its graph)."""
+    config = tiny.config(**knobs)
+    model = model_config(config, tiny.VOCABULARY)
+    graph, _, state = tiny.parts(model, config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), leaf.dtype), state.params
+    )
+    return Checkpoint(0, tiny.description(config), state.replace(params=params)), graph
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"model__bias": True, "model__mlp": "gelu_tanh"},
+        {"model__bias": False, "model__mlp": "gelu_tanh", "model__dropout": 0.2},
+        {"model__bias": True, "model__mlp": "gelu"},
+        {"model__bias": True, "model__mlp": "relu2", "model__vocab_multiple": 8},
+    ],
+)
+def test_its_logits_are_ours(tmp_path, knobs):
+    found, graph = checkpoint(**knobs)
+    assert gpt2_folder.write(found, tmp_path) == 2 * 12 + 4
+    described = json.loads((tmp_path / "config.json").read_text())
+    weights = {
+        name.removeprefix("transformer."): array
+        for name, array in load_file(tmp_path / "model.safetensors").items()
+    }
+    gelu = {
+        "gelu_new": gpt2_files.gelu_new,
+        "gelu": lambda h: h * (1 + np.vectorize(math.erf)(h / np.sqrt(2))) / 2,
+        "relu2": lambda h: np.maximum(h, 0) ** 2,
+    }[described["activation_function"]]
+    ids_BT, _ = tiny.batch(2, 7)
+    ours = np.asarray(tiny.apply(graph, found.state.params, ids_BT))[..., : tiny.VOCABULARY]
+    wanted = gpt2_files.logits(weights, np.asarray(ids_BT), gelu=gelu, **described)
+    np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-4)
+    assert described["vocab_size"] == tiny.VOCABULARY == len(weights["wte.weight"])
+
+
+def test_in_again_no_bit_changes(tmp_path):
+    found, _ = checkpoint(model__bias=True, model__mlp="gelu_tanh")
+    gpt2_folder.write(found, tmp_path)
+    plan = resume_plan(tiny.config(init_from=f"gpt2:{tmp_path}", out_dir="nowhere"), [])
+    tiny.assert_same_bits(plan.state(tiny.VOCABULARY).params, found.state.params)
+    assert pretrained.read(f"gpt2:{tmp_path}").vocab_size == tiny.VOCABULARY
+
+
+def test_bfloat16_parameters_are_widened(tmp_path):
+    found, _ = checkpoint(model__param_dtype="bfloat16")
+    gpt2_folder.write(found, tmp_path)
+    wte = load_file(tmp_path / "model.safetensors")["transformer.wte.weight"]
+    assert wte.dtype == np.float32
+    np.testing.assert_array_equal(wte, np.asarray(found.state.params["wte"]["embedding"][...]))
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        ("model.norm", "rmsnorm"),
+        ("model.position", "rotary"),
+        ("model.qk_norm", True),
+        ("model.tie_embeddings", False),
+        ("model.token_shift", True),
+    ],
+)
+def test_what_gpt2_has_not_is_refused_by_its_knob(knob, value):
+    config = from_flat({knob: value}, origin="test")
+    with pytest.raises(UserError, match=f"{knob}: {value}; no GPT-2 has it, only"):
+        gpt2_folder.check_is_gpt2(config)
+    set_knob(config, knob, gpt2_folder.ALWAYS[knob])
+    gpt2_folder.check_is_gpt2(config)
+
+
+def test_only_gpt2s_own_vocabulary_has_an_end(tmp_path):
+    found, _ = checkpoint()
+    assert gpt2_folder.content(found)[1]["eos_token_id"] is None
