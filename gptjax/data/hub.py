@@ -21,18 +21,18 @@ def folder_of(repository: str, patterns: Sequence[str], *, flag: str, value: str
     """
     try:
         import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors
     except ImportError as error:
         advice = 'Install it: pip install -e ".[hub]", or give a folder: gpt2:PATH.'
         raise UserError(flag, value, "the hub is reached by huggingface_hub", advice) from error
-    offline = _offline_reason(huggingface_hub)
+    offline = _offline_reason(constants)
     try:
         folder = huggingface_hub.snapshot_download(
             repository, allow_patterns=list(patterns), local_files_only=bool(offline)
         )
     except errors.LocalEntryNotFoundError as error:
         rule = f"the Hugging Face hub cannot be reached ({offline or _one_line(error)})"
-        advice = "Nothing of it was fetched before. Where it can be, do; then give the folder: "
+        advice = "Nothing of it was fetched before. Copy its files here and give their folder: "
         raise UserError(flag, value, rule, f"{advice}gpt2:PATH.") from error
     except (errors.HFValidationError, errors.RepositoryNotFoundError) as error:
         rule = "is neither a folder here nor a repository of the Hugging Face hub"
@@ -43,12 +43,12 @@ def folder_of(repository: str, patterns: Sequence[str], *, flag: str, value: str
     return Path(folder)
 
 
-def _offline_reason(huggingface_hub: Any) -> str:
+def _offline_reason(constants: Any) -> str:
     """Why the hub is not to be asked; "" if it answers."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        probe(huggingface_hub.constants.ENDPOINT)
+        probe(constants.ENDPOINT)
     except Offline as error:
         return str(error)
     return ""
