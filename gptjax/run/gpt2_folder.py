@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from gptjax.run.pretrained import CONFIG
 from gptjax.system.errors import UserError
 from gptjax.system.files import pretty_json, write_atomically
 
+# What stands between two texts in GPT-2's tokens.
+END_OF_TEXT = "<|endoftext|>"
+
 
 def check_is_gpt2(config: ml_collections.ConfigDict) -> None:
     """Raises UserError, naming the knob, for a model that GPT-2 has not."""
@@ -30,14 +35,16 @@ def check_is_gpt2(config: ml_collections.ConfigDict) -> None:
 
 
 def write(found: Checkpoint, folder: Path) -> int:
-    """Writes config.json and model.safetensors into a folder; returns the number of tensors.
+    """Writes config.json, model.safetensors and a BPE's files; returns the number of tensors.
 
     Raises:
       UserError: naming a knob for which GPT-2 has no counterpart.
       RunError: if a file cannot be written.
     """
     weights, config_json = content(found)
-    write_atomically(folder / CONFIG, pretty_json(config_json))
+    texts = {CONFIG: pretty_json(config_json), **tokenizer_files(found.meta["tokenizer"])}
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
     safetensors_file.write(folder / safetensors_file.WHOLE, weights)
     return len(weights)
 
@@ -62,6 +69,36 @@ def content(found: Checkpoint) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             if values is None
             else np.asarray(values[: shape[0]], np.float32)
         )
-    is_gpt2s = tokenizer.vocab_size == GPT2_VOCABULARY
-    end_id = GPT2_VOCABULARY - 1 if is_gpt2s else None
+    end_id = _end_id(found.meta["tokenizer"], tokenizer.vocab_size)
     return weights, json_of(model, n_symbols=tokenizer.vocab_size, end_id=end_id)
+
+
+def tokenizer_files(tokenizer: Mapping[str, Any]) -> dict[str, str]:
+    """What transformers' GPT2Tokenizer reads, by file name, of a BPE as checkpoints describe it.
+
+    Nothing for characters, and for ids of which nothing is known.
+    """
+    if tokenizer["kind"] != "bpe":
+        return {}
+    tokens = tokenizer["tokens"].split("\n")
+    end = END_OF_TEXT if END_OF_TEXT in tokens else None
+    described = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": False,
+        **dict.fromkeys(("bos_token", "eos_token", "unk_token"), end),
+    }
+    numbers = {token: number for number, token in enumerate(tokens)}
+    return {
+        "vocab.json": json.dumps(numbers, ensure_ascii=False),
+        "merges.txt": f"#version: 0.2\n{tokenizer['merges']}\n",
+        "tokenizer_config.json": pretty_json(described),
+    }
+
+
+def _end_id(tokenizer: Mapping[str, Any], n_symbols: int) -> int | None:
+    """The id that ends a text; None if nothing does, or that is not known."""
+    if tokenizer["kind"] == "bpe":
+        tokens = tokenizer["tokens"].split("\n")
+        return tokens.index(END_OF_TEXT) if END_OF_TEXT in tokens else None
+    is_gpt2s = tokenizer["kind"] == "ids" and n_symbols == GPT2_VOCABULARY
+    return GPT2_VOCABULARY - 1 if is_gpt2s else None

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from pathlib import Path
 
 import gpt2_files
 import jax
@@ -96,3 +98,46 @@ def test_what_gpt2_has_not_is_refused_by_its_knob(knob, value):
 def test_only_gpt2s_own_vocabulary_has_an_end(tmp_path):
     found, _ = checkpoint()
     assert gpt2_folder.content(found)[1]["eos_token_id"] is None
+
+
+def of_gpt2():
+    """GPT-2's own BPE as a checkpoint describes it; skips the test where its files are not."""
+    folder = Path(os.environ.get("GPTJAX_DATA_DIR") or "nowhere") / "gpt2"
+    if not (folder / "merges.txt").is_file():
+        pytest.skip("wants GPTJAX_DATA_DIR with gpt2/vocab.json and gpt2/merges.txt")
+    numbers = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    merges = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    tokens = sorted(numbers, key=numbers.__getitem__)
+    return {"kind": "bpe", "tokens": "\n".join(tokens), "merges": "\n".join(merges)}, folder
+
+
+def test_gpt2s_own_tokenizer_comes_out_as_it_is():
+    described, folder = of_gpt2()
+    files = gpt2_folder.tokenizer_files(described)
+    assert files["merges.txt"] == (folder / "merges.txt").read_text(encoding="utf-8")
+    own = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    assert json.loads(files["vocab.json"]) == own and own["<|endoftext|>"] == 50_256
+
+
+def test_characters_and_ids_have_no_tokenizers_files():
+    for described in ({"kind": "char", "symbols": "ab"}, {"kind": "ids", "vocab_size": 50_257}):
+        assert gpt2_folder.tokenizer_files(described) == {}
+    small = {"kind": "bpe", "tokens": "a\nb\nab", "merges": "a b"}
+    assert (
+        json.loads(gpt2_folder.tokenizer_files(small)["tokenizer_config.json"])["eos_token"] is None
+    )
+
+
+@pytest.mark.slow
+def test_transformers_reads_the_tokenizer(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    described, _ = of_gpt2()
+    gpt2_files.write(tmp_path)
+    for name, text in gpt2_folder.tokenizer_files(described).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    # As GPT-2's own encoder.py has them.
+    assert tokenizer("Hello world")["input_ids"] == [15496, 995]
+    assert tokenizer.eos_token_id == 50_256 and len(tokenizer) == 50_257
+    text = "naïve café 😀\n\tfor i in range(3):"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
