@@ -89,12 +89,14 @@ def test_another_step_and_another_name(torch, trained, tmp_path, capsys):
     assert "nanoGPT looks for it as ckpt.pt" in capsys.readouterr().out
 
 
-def test_what_nanogpt_cannot_hold_is_refused(torch, tmp_path):
-    config = runs.settings(tmp_path, train__max_iters=0, optim__name="muon")
+def test_what_another_program_cannot_hold_is_refused(torch, tmp_path):
+    config = runs.settings(tmp_path, train__max_iters=0, model__qk_norm=True)
     assert runs.start(config, tmp_path / "run") == 0
-    with pytest.raises(UserError, match="optim.name: muon; a ckpt.pt of nanoGPT cannot hold it"):
+    with pytest.raises(UserError, match="model.qk_norm: True; a ckpt.pt of nanoGPT cannot hold it"):
         export(tmp_path / "run", tmp_path / "ckpt.pt")
-    assert not (tmp_path / "ckpt.pt").exists()
+    with pytest.raises(UserError, match="model.qk_norm: True; no GPT-2 has it, only False"):
+        export(tmp_path / "run", f"hf:{tmp_path}/gpt2")
+    assert sorted(os.listdir(tmp_path)) == ["run", "text.txt"]
 
 
 def test_nothing_is_overwritten_or_guessed(torch, trained, tmp_path, monkeypatch):
@@ -140,14 +142,6 @@ def test_a_folder_for_transformers_is_written_whole_or_not_at_all(trained, tmp_p
     assert os.listdir(tmp_path) == ["new"]
     export(run_dir, "hf")
     assert sorted(os.listdir(run_dir / "hf")) == ["config.json", "model.safetensors"]
-
-
-def test_what_gpt2_cannot_be_leaves_no_folder(tmp_path):
-    config = runs.settings(tmp_path, train__max_iters=0, model__qk_norm=True)
-    assert runs.start(config, tmp_path / "run") == 0
-    with pytest.raises(UserError, match="model.qk_norm: True; no GPT-2 has it, only False"):
-        export(tmp_path / "run", "hf")
-    assert not list((tmp_path / "run").glob("*hf*")) + list((tmp_path / "run").glob(".gptjax*"))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 
 import gpt2_files
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -70,8 +71,9 @@ def test_the_state_is_that_of_a_first_update(tmp_path):
         plan = planned(source, **knobs)
         state = plan.state(11)
         model = model_config(plan.config, 11)
-        fresh = step.initial_state(model, optim.optimizer(plan.config), 0)
-        kinds = [(leaf.shape, leaf.dtype) for leaf in tiny.arrays(fresh)]
+        tx = optim.optimizer(plan.config)
+        fresh = jax.eval_shape(lambda m=model, tx=tx: step.initial_state(m, tx, 0))
+        kinds = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(fresh)]
         assert [(leaf.shape, leaf.dtype) for leaf in tiny.arrays(state)] == kinds
         assert int(state.step) == 0 and plan.step == 0 and not plan.is_resumed
     # Masters are the weights as they were read.
@@ -197,6 +199,7 @@ def test_a_gpt2_is_fine_tuned_and_the_run_goes_on_without_its_files(tmp_path, ca
     source = source_of(tmp_path / "weights")
     config = tiny.config(
         init_from=source,
+        out_dir=str(tmp_path / "run"),
         data__source=gpt2_files.tokens(tmp_path / "tokens"),
         data__fallback="",
         optim__schedule="constant",
@@ -217,12 +220,13 @@ def test_a_gpt2_is_fine_tuned_and_the_run_goes_on_without_its_files(tmp_path, ca
     picked = np.take_along_axis(wanted, windows[:, 1:, None], -1)[..., 0]
     assert evaluated[0]["val_loss"] == pytest.approx((normal - picked).mean(), abs=1e-4)
     assert evaluated[-1]["val_loss"] < evaluated[0]["val_loss"] - 0.1
-    # The same command, once the weights are gone.
+    # The same command, once the weights are gone, whatever its file says of the model.
     (tmp_path / "weights").rename(tmp_path / "elsewhere")
     config.train.max_iters = 8
-    assert runs.start(config, tmp_path / "run", ["init_from", "train.max_iters"]) == 0
-    found = runs.newest(tmp_path / "run")
-    assert found.step == 8 and found.meta["parent"]["init_from"] == source
+    plan = resume_plan(config, ["init_from", "train.max_iters"])
+    assert (plan.step, plan.is_resumed, plan.parent["init_from"]) == (6, True, source)
+    assert (plan.config.model.bias, plan.config.model.mlp) == (True, "gelu_tanh")
+    tiny.assert_same_bits(plan.state(11), runs.newest(tmp_path / "run").state)
 
 
 def test_text_of_other_tokens_creates_nothing(tmp_path):
