@@ -8,7 +8,13 @@ from pathlib import Path
 
 from gptjax.data.corpus import SHAKESPEARE_SHA256
 from gptjax.device.devices import available_devices
-from gptjax.run import directory, gpt2_folder, nanogpt_checkpoint, torch_file
+from gptjax.run import (
+    directory,
+    gpt2_folder,
+    nanogpt_checkpoint,
+    safetensors_file,
+    torch_file,
+)
 from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.reader import read_checkpoint, run_and_step
 from gptjax.system import files
@@ -49,6 +55,7 @@ def _for_transformers(out_dir: str, step: str, to: str) -> None:
     folder = Path(to).expanduser() if to else Path(out_dir, "hf")
     files.check_writable(folder, flag=_FLAG)
     directory.check_empty(folder, flag=_FLAG)
+    safetensors_file.check_library(folder, flag=_FLAG)
     found = read_checkpoint(out_dir, step)
     with directory.made_whole(folder, flag=_FLAG) as building:
         n_tensors = gpt2_folder.write(found, building)

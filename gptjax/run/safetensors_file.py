@@ -6,6 +6,7 @@ it is run.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,9 +60,10 @@ def tensors(folder: Path, *, flag: str) -> dict[str, Stored]:
 
 
 def _tensors_of(path: Path, flag: str) -> dict[str, Stored]:
+    check_file(path, flag=flag)
+    check_library(path, flag=flag)
     from safetensors import SafetensorError, safe_open  # Only who has such weights waits for it.
 
-    check_file(path, flag=flag)
     try:
         with open(path, "rb") as file:
             if file.read(len(_POINTER)) == _POINTER:
@@ -112,6 +114,12 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         save_file(contiguous, path, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} could not be written: {_one_line(error)}") from error
+
+
+def check_library(path: Path, *, flag: str) -> None:
+    """Raises UserError, naming `flag`, where safetensors is not installed."""
+    if importlib.util.find_spec("safetensors") is None:
+        raise UserError(flag, path, "needs safetensors", "Install it: pip install safetensors")
 
 
 def json_file(path: Path, *, flag: str) -> Any:

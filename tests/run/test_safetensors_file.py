@@ -141,3 +141,10 @@ def test_what_is_not_json_is_refused(tmp_path, content):
         safetensors_file.json_file(path, flag="init_from")
     with pytest.raises(UserError, match="no such file"):
         safetensors_file.json_file(tmp_path / "other.json", flag="init_from")
+
+
+def test_without_the_library_one_line_says_so(tmp_path, monkeypatch):
+    write(tmp_path)
+    monkeypatch.setattr(safetensors_file.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs safetensors. Install it: pip install safetensors"):
+        listed(tmp_path)
