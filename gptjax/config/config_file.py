@@ -16,6 +16,7 @@ import traceback
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
@@ -27,6 +28,8 @@ from gptjax.system.errors import UserError, did_you_mean
 
 # What a config file needs it may also import from the wing itself: `from gptjax.config import …`.
 vars(gptjax.config).update(default_config=default_config, set_knob=set_knob)
+
+_A_CONFIG = "A config is a Python file with get_config(); see configs/shakespeare_char.py."
 
 
 def load_config(path: str, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:
@@ -82,30 +85,11 @@ def split_overrides(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]
 
 
 def _config_of_file(path: str) -> ml_collections.ConfigDict:
-    what_it_is = "A config is a Python file with get_config(); see configs/shakespeare_char.py."
-    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long.
-        rule = "is no file" if os.path.exists(path) else "no such file"
-        raise UserError("--config", path, rule, what_it_is)
-    if not path.endswith(".py"):
-        raise UserError("--config", path, "is not a .py file", what_it_is)
-    try:
-        loader = _UncachedLoader("gptjax_config_file", path)
-        spec = importlib.util.spec_from_loader(loader.name, loader)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
-        if get_config is None:
-            raise UserError("--config", path, "has no get_config()", what_it_is)
-        config = get_config()
-        if isinstance(config, ml_collections.FrozenConfigDict):
-            config = ml_collections.ConfigDict(config)  # Knobs are set from the command line, too.
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # A program, which may raise anything at all.
-        raise UserError("--config", _place_of(error, path), _reason(error), what_it_is) from error
+    config = called(path, "get_config", _A_CONFIG)
+    if isinstance(config, ml_collections.FrozenConfigDict):
+        config = ml_collections.ConfigDict(config)  # Knobs are set from the command line, too.
     if not isinstance(config, ml_collections.ConfigDict):
-        raise UserError("--config", path, "get_config() returned no ConfigDict", what_it_is)
+        raise UserError("--config", path, "get_config() returned no ConfigDict", _A_CONFIG)
     names = set(_names(config))
     unknown = sorted(names - set(KNOBS))
     if unknown:
@@ -121,6 +105,33 @@ def _config_of_file(path: str) -> ml_collections.ConfigDict:
             "Start from gptjax.config.default_config().",
         )
     return config
+
+
+def called(path: str, name: str, what_it_is: str, *, flag: str = "--config") -> Any:
+    """What the function `name` of a config file returns.
+
+    Raises:
+      UserError: saying `what_it_is`, if the file is missing or broken, or has no such function.
+    """
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long.
+        rule = "is no file" if os.path.exists(path) else "no such file"
+        raise UserError(flag, path, rule, what_it_is)
+    if not path.endswith(".py"):
+        raise UserError(flag, path, "is not a .py file", what_it_is)
+    try:
+        loader = _UncachedLoader("gptjax_config_file", path)
+        spec = importlib.util.spec_from_loader(loader.name, loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+        function = getattr(module, name, None)
+        if function is None:
+            raise UserError(flag, path, f"has no {name}()", what_it_is)
+        return function()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # A program, which may raise anything at all.
+        raise UserError(flag, _place_of(error, path), _reason(error), what_it_is) from error
 
 
 class _UncachedLoader(importlib.machinery.SourceFileLoader):
