@@ -22,7 +22,9 @@ class Ledger:
     `other` is what no `measure` block covered; blocks must not nest, so kinds never overlap.
     """
 
-    def __init__(self, earlier: dict[str, Any] | None = None):
+    def __init__(self, earlier: dict[str, Any] | None = None, *, started: float = gptjax.STARTED):
+        """`earlier` is an earlier process's as JSON; `started` when this one began with the run."""
+        self._started = started
         self._seconds = dict.fromkeys(KINDS, 0.0)
         self._earlier = dict((earlier or {}).get("seconds", {}))
         bins = (earlier or {}).get("step_ms_bins", {})
@@ -48,8 +50,8 @@ class Ledger:
         self._step_bins[key] = self._step_bins.get(key, 0) + n_updates
 
     def process_seconds(self) -> float:
-        """Seconds since this process began to be gptjax."""
-        return time.perf_counter() - gptjax.STARTED
+        """Seconds of this process: since it began to be gptjax, or since `started`."""
+        return time.perf_counter() - self._started
 
     def run_seconds(self) -> float:
         """Seconds of this process and of the run's earlier ones."""

@@ -22,6 +22,7 @@ from gptjax.device.cards import A100_PEAK
 from gptjax.device.cores import allowed_cpus, usable_cores
 from gptjax.device.data_peak import data_peak
 from gptjax.run.evaluator import Loss
+from gptjax.run.group_program import GroupProgram
 from gptjax.run.inputs import Inputs
 from gptjax.run.program import CompiledTrainer
 from gptjax.run.resume import ResumePlan
@@ -74,7 +75,7 @@ def update_record(
     learning_rate: float,
     seconds_each: float,
     seconds: float,
-    program: CompiledTrainer,
+    program: CompiledTrainer | GroupProgram,
 ) -> dict[str, Any]:
     """The last update's loss and, over the time since the record before, an update's time.
 

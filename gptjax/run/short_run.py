@@ -93,7 +93,7 @@ class ShortRun:
           RunError: if a number is not finite.
         """
         n_updates = config.train.max_iters
-        rates_N = _rates(config, n_updates)
+        rates_N = learning_rates(config, n_updates)
         state, dropout_key = self._first(config.seed)
         n_done = 0
         while n_done < n_updates:
@@ -110,7 +110,7 @@ class ShortRun:
     def measure(self) -> None:
         """Makes a few updates and an evaluation for their time's sake: sets both `_seconds`."""
         state, dropout_key = self._first(0)
-        rates_N, n_done = _rates(self._config, self._n_slots), 0
+        rates_N, n_done = learning_rates(self._config, self._n_slots), 0
         for _ in range(_TIMED_CALLS):  # The first touches its memory for the first time.
             n = self._updates_this_call(self._n_slots)
             state = self._make_updates(self._config, state, dropout_key, n_done, rates_N[:n])
@@ -138,13 +138,13 @@ class ShortRun:
         sequences = config.train.batch_size // self._n_micro
         memory.check_memory(model, device, micro_batch=sequences)
         attention = kernels.choose_attention(model, device).evaluations
-        self._start = jax.jit(functools.partial(_start, model, config))
+        self._start = jax.jit(functools.partial(first_state, model, config))
         self._offsets_shape = (self._n_slots, self._n_micro, sequences)
         with jax.default_device(device), kernels.matmul_precision(model):
             graph = step.model_graph(kernels.with_attention(model, attention, device))
             state, dropout_key = self._first(0)
             self._train_steps = (
-                jax.jit(functools.partial(_train_steps, graph, config), donate_argnums=1)
+                jax.jit(functools.partial(train_steps_at, graph, config), donate_argnums=1)
                 .lower(
                     dropout_key,
                     state,
@@ -189,7 +189,7 @@ class ShortRun:
         return state
 
 
-def _rates(config: ml_collections.ConfigDict, n_updates: int) -> np.ndarray:
+def learning_rates(config: ml_collections.ConfigDict, n_updates: int) -> np.ndarray:
     """The learning rates of a config's updates, all at once.
 
     Those of a part alone may differ in the last digit, and a run by how it is cut into calls.
@@ -198,14 +198,14 @@ def _rates(config: ml_collections.ConfigDict, n_updates: int) -> np.ndarray:
         return np.asarray(optim.learning_rate(config)(np.arange(n_updates)), np.float32)
 
 
-def _start(
+def first_state(
     model: GPTConfig, config: ml_collections.ConfigDict, seed: jax.Array
 ) -> tuple[TrainState, jax.Array]:
     """The state before the first update, and the key of dropout."""
     return step.initial_state(model, optim.optimizer(config), seed), step.named_key(seed, "dropout")
 
 
-def _train_steps(
+def train_steps_at(
     graph: nnx.GraphDef,
     config: ml_collections.ConfigDict,
     dropout_key: jax.Array | None,
