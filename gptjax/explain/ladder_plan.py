@@ -53,7 +53,7 @@ class Plan:
     seconds: float
 
 
-def budget_seconds(text: str) -> float:
+def budget_seconds(text: str, *, flag: str = "--budget") -> float:
     """Seconds of `10m`, `90s`, `1h30m` or `600`.
 
     Raises:
@@ -63,7 +63,7 @@ def budget_seconds(text: str) -> float:
     hours, minutes, seconds = (int(part or 0) for part in (found.groups() if found else "000"))
     total = 3600 * hours + 60 * minutes + seconds
     if not total:
-        raise UserError("--budget", repr(text), "must be a time", "Try 10m, 90s or 1h30m.")
+        raise UserError(flag, repr(text), "must be a time", "Try 10m, 90s or 1h30m.")
     return float(total)
 
 
@@ -82,7 +82,7 @@ def plan(costs: Sequence[Cost], *, budget: float, n_seeds: int) -> Plan:
     for n, n_horizons in choices:
         least = min(_LEAST_UPDATES, max(1, shortest // n_horizons)) * n_horizons
         share = _longest(costs, budget, n, n_horizons)
-        n_updates = shortest if share >= 1 else _round_number(share * shortest)
+        n_updates = shortest if share >= 1 else rounded_down(share * shortest)
         if n_updates < least:
             continue
         share = n_updates / shortest
@@ -127,7 +127,7 @@ def _longest(costs: Sequence[Cost], budget: float, n_seeds: int, n_horizons: int
     return (budget - fixed) / (_total(costs, 1, n_seeds, n_horizons) - fixed)
 
 
-def _round_number(value: float) -> int:
+def rounded_down(value: float) -> int:
     """The next number below with two digits, and an even one, that has a half: 287.3 gives 280."""
     whole = max(0, int(value))
     unit = 10 ** max(0, len(str(whole)) - 2)

@@ -1,0 +1,191 @@
+"""What follows from the runs of a sweep: their law, and which size and rate to take: pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gptjax.explain.law_fit import fit
+from gptjax.explain.loss_law import MOST_TIMES, Bar, Law, Points, Undetermined
+
+RATE = "optim.learning_rate"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweptRun:
+    """A member that is over.
+
+    Attributes:
+      setting: what it has that others have not, but for its length and seed, in words.
+      values: every knob.
+      update_seconds: an update's, as measured before the sweep.
+      failed: why it did not come to its end; "" where it did.
+      val_nats, val_sem: after the last update, and its standard error; NaN if it failed.
+      n_params, n_tokens, flops: weights, tokens seen, computed in all.
+    """
+
+    setting: str
+    values: Mapping[str, Any]
+    update_seconds: float
+    failed: str
+    val_nats: float
+    val_sem: float
+    n_params: int
+    n_tokens: int
+    flops: float
+
+    @property
+    def n_updates(self) -> int:
+        return self.values["train.max_iters"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """All runs with a setting and a length: val is their mean over seeds."""
+
+    runs: tuple[SweptRun, ...]
+
+    @property
+    def first(self) -> SweptRun:
+        """One of them: all but seed and val are the same."""
+        return self.runs[0]
+
+    @property
+    def val_nats(self) -> float:
+        return float(np.mean([run.val_nats for run in self.runs]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A size for a run that takes a given time, with the best setting tried of that size.
+
+    Attributes:
+      cell: the longest runs of that setting.
+      n_updates, n_tokens, flops: of the run that is asked for.
+      predicted: its val, where there is a law.
+      share: of the law's draws, in which this size is the best; NaN without a law.
+    """
+
+    cell: Cell
+    n_updates: int
+    n_tokens: int
+    flops: float
+    predicted: Bar | None = None
+    share: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What a sweep found.
+
+    Attributes:
+      cells: the runs that came to their end, by size and then by length.
+      failed: the others.
+      best: of each size and length the best setting's cell, by size and then by length.
+      law: what they follow; None with `why_no_law`.
+      choices: a size each, the one to take first.
+      why_no_choice: why there is none for the time asked; "" where there is.
+    """
+
+    cells: tuple[Cell, ...]
+    failed: tuple[SweptRun, ...]
+    best: tuple[Cell, ...]
+    law: Law | None
+    why_no_law: str
+    choices: tuple[Choice, ...]
+    why_no_choice: str
+
+    @property
+    def most_flops(self) -> float:
+        """The largest compute that was measured."""
+        return max(cell.first.flops for cell in self.cells)
+
+    def same_size(self, cell: Cell) -> list[Cell]:
+        """The settings of that size, tried as long, the best first."""
+        found = [
+            other
+            for other in self.cells
+            if other.first.n_params == cell.first.n_params
+            and other.first.n_tokens == cell.first.n_tokens
+        ]
+        return sorted(found, key=lambda each: each.val_nats)
+
+
+def findings(runs: Sequence[SweptRun], *, run_seconds: float) -> Findings:
+    """What runs come to, for a run of so many seconds.
+
+    Raises:
+      Undetermined: if none came to its end.
+    """
+    by_cell: dict[tuple[Any, ...], list[SweptRun]] = {}
+    for run in runs:
+        if not run.failed:
+            key = (run.n_params, run.n_tokens, run.setting)
+            by_cell.setdefault(key, []).append(run)
+    if not by_cell:
+        raise Undetermined("no run came to its end")
+    cells = tuple(Cell(tuple(by_cell[key])) for key in sorted(by_cell))
+    best: dict[tuple[int, int], Cell] = {}
+    for cell in cells:
+        place = (cell.first.n_params, cell.first.n_tokens)
+        if place not in best or cell.val_nats < best[place].val_nats:
+            best[place] = cell
+    law, why = None, ""
+    try:
+        law = fit(_points(list(best.values())))
+    except Undetermined as error:
+        why = str(error)
+    choices, why_no_choice = _choices(list(best.values()), law, run_seconds)
+    failed = tuple(run for run in runs if run.failed)
+    return Findings(cells, failed, tuple(best.values()), law, why, choices, why_no_choice)
+
+
+def _points(best: Sequence[Cell]) -> Points:
+    firsts = [cell.first for cell in best]
+    return Points(
+        n_params_P=np.array([float(run.n_params) for run in firsts]),
+        n_tokens_P=np.array([float(run.n_tokens) for run in firsts]),
+        flops_P=np.array([run.flops for run in firsts]),
+        loss_P=np.array([cell.val_nats for cell in best]),
+    )
+
+
+def _choices(
+    best: Sequence[Cell], law: Law | None, run_seconds: float
+) -> tuple[tuple[Choice, ...], str]:
+    """A choice for each size, the best first; without a law as the longest runs came out.
+
+    A size whose run would compute more than MOST_TIMES of what was measured is none.
+    """
+    longest = {cell.first.n_params: cell for cell in best}  # Of each size the last is longest.
+    most_flops = max(cell.first.flops for cell in best)
+    choices: list[Choice] = []
+    beyond: list[Choice] = []
+    for cell in longest.values():
+        run = cell.first
+        n_updates = max(1, int(run_seconds / run.update_seconds))
+        times = n_updates / run.n_updates
+        choice = Choice(cell, n_updates, round(times * run.n_tokens), times * run.flops)
+        (choices if choice.flops <= MOST_TIMES * most_flops else beyond).append(choice)
+    if not choices:
+        times = min(choice.flops for choice in beyond) / most_flops
+        return (), (
+            f"such a run computes {times:.0f} times as much as the longest here: what it ends on "
+            f"is not extrapolated beyond {MOST_TIMES:g} times"
+        )
+    if law is None:
+        return tuple(sorted(choices, key=lambda each: each.cell.val_nats)), ""
+    draws_CS = np.stack(
+        [law.draws(n_params=c.cell.first.n_params, n_tokens=c.n_tokens) for c in choices]
+    )
+    found = []
+    for index, each in enumerate(choices):
+        n_params = each.cell.first.n_params
+        bar = law.loss(n_params=n_params, n_tokens=each.n_tokens, flops=each.flops)
+        share = float(np.mean(draws_CS.argmin(axis=0) == index))
+        found.append((bar.value, dataclasses.replace(each, predicted=bar, share=share)))
+    return tuple(choice for _, choice in sorted(found, key=lambda pair: pair[0])), ""
