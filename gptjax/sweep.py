@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json as json_module
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,8 +77,8 @@ def sweep(
     devices, why = available_devices(base.mesh.cpu_devices, base.mesh.gpu_memory)
     inputs = read_inputs(base)
     with directory.locked(folder):
-        display = Display(n_updates=1, step=0)
-        display.notices(header.of_devices(devices[:1], why) + header.of_corpus(inputs))
+        notices = header.of_devices(devices[:1], why) + header.of_corpus(inputs)
+        Display(n_updates=1, step=0).notices(notices)
         trainings = Trainings(inputs, devices[0], at_once=at_once)
         members = Sweep(
             family, trainings, folder, budget=seconds, run_seconds=run_seconds, started=started
@@ -111,8 +113,8 @@ def _write(found: Findings, said: list[str], *, plot: str | None, json: str | No
     if plot:
         files.write_atomically(Path(plot), law_plots.picture_file(found, plot))
     if json:
-        numbers = {**sweep_words.to_json(found), "sentences": said}
-        files.write_atomically(Path(json), files.pretty_json(numbers))
+        content = files.pretty_json({**sweep_words.to_json(found), "sentences": said})
+        files.write_atomically(Path(json), content)
 
 
 class Sweep:
@@ -172,7 +174,7 @@ class Sweep:
         """What a member of each size takes, by a few updates."""
         found = {}
         for size, (values, n_alike) in sizes(self._family).items():
-            timing = self._trainings.timing(from_flat(values, origin="sweep"), n_alike)
+            timing = self._trainings.timing(values, n_alike)
             other = timing.evaluation + _OTHER_SECONDS
             found[size] = MemberCost(timing.update, other, timing.update_alone)
             setting = self._family.setting(values) or "the base"
@@ -186,7 +188,7 @@ class Sweep:
         self._announce(missing)
         if not missing:
             return
-        made = groups(missing, self._together)
+        made = groups(missing, self._trainings.together)
         expected = [sum(map(self._schedule.expected, group)) for group in made]
         n_made, n_before = len(every) - len(missing), 0
         start = time.monotonic()
@@ -211,9 +213,6 @@ class Sweep:
                 for job in group:
                     display.message(f"{job.name}: {self._words(job)}")
 
-    def _together(self, job: Job, n_alike: int) -> int:
-        return self._trainings.together(from_flat(job.values, origin=job.name), n_alike)
-
     def _announce(self, missing: Sequence[Job]) -> None:
         n_jobs = len(self._schedule.jobs)
         if not missing:
@@ -235,9 +234,10 @@ class Sweep:
         found = []
         for job in self._schedule.jobs:
             if (each := self._trainings.result(job.values)) is not None:
-                cost = self._schedule.costs[job.size]
-                seconds = cost.alone_seconds or cost.update_seconds
-                found.append(SweptRun(job.setting, job.values, seconds, **vars(each)))
+                if math.isnan(each.update_seconds):
+                    alone = self._schedule.costs[job.size].alone_seconds
+                    each = dataclasses.replace(each, update_seconds=alone)
+                found.append(SweptRun(job.setting, job.values, **vars(each)))
         return found
 
 

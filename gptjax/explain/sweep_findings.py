@@ -22,21 +22,21 @@ class SweptRun:
     Attributes:
       setting: what it has that others have not, but for its length and seed, in words.
       values: every knob.
-      update_seconds: an update's, as measured before the sweep.
       failed: why it did not come to its end; "" where it did.
       val_nats, val_sem: after the last update, and its standard error; NaN if it failed.
       n_params, n_tokens, flops: weights, tokens seen, computed in all.
+      update_seconds: an update's, of a run that has the device for itself.
     """
 
     setting: str
     values: Mapping[str, Any]
-    update_seconds: float
     failed: str
     val_nats: float
     val_sem: float
     n_params: int
     n_tokens: int
     flops: float
+    update_seconds: float
 
     @property
     def n_updates(self) -> int:
@@ -139,7 +139,7 @@ def findings(runs: Sequence[SweptRun], *, run_seconds: float) -> Findings:
         law = fit(_points(list(best.values())))
     except Undetermined as error:
         why = str(error)
-    choices, why_no_choice = _choices(list(best.values()), law, run_seconds)
+    choices, why_no_choice = _choices(cells, list(best.values()), law, run_seconds)
     failed = tuple(run for run in runs if run.failed)
     return Findings(cells, failed, tuple(best.values()), law, why, choices, why_no_choice)
 
@@ -155,7 +155,7 @@ def _points(best: Sequence[Cell]) -> Points:
 
 
 def _choices(
-    best: Sequence[Cell], law: Law | None, run_seconds: float
+    cells: Sequence[Cell], best: Sequence[Cell], law: Law | None, run_seconds: float
 ) -> tuple[tuple[Choice, ...], str]:
     """A choice for each size, the best first; without a law as the longest runs came out.
 
@@ -167,7 +167,10 @@ def _choices(
     beyond: list[Choice] = []
     for cell in longest.values():
         run = cell.first
-        n_updates = max(1, int(run_seconds / run.update_seconds))
+        # Some were trained while the machine was busy.
+        same = [other for other in cells if other.first.n_params == run.n_params]
+        each_seconds = np.median([r.update_seconds for other in same for r in other.runs])
+        n_updates = max(1, int(run_seconds / each_seconds))
         times = n_updates / run.n_updates
         choice = Choice(cell, n_updates, round(times * run.n_tokens), times * run.flops)
         (choices if choice.flops <= MOST_TIMES * most_flops else beyond).append(choice)

@@ -69,17 +69,19 @@ def size_of(values: Mapping[str, Any]) -> str:
     return program_key(from_flat(values, origin="sweep"))
 
 
-def groups(chosen: Sequence[Job], together: Callable[[Job, int], int]) -> list[list[Job]]:
+def groups(
+    chosen: Sequence[Job], together: Callable[[dict[str, Any], int], int]
+) -> list[list[Job]]:
     """The jobs in their order, those that make one dispatch side by side.
 
-    `together` says of a job how many of so many that are alike make one.
+    `together` says of knobs how many of so many that are alike make one.
     """
     alike: dict[tuple[int, str, int], list[Job]] = {}
     for job in chosen:
         alike.setdefault(job.alike, []).append(job)
     found = []
     for same in alike.values():
-        n = together(same[0], len(same))
+        n = together(same[0].values, len(same))
         found += [same[start : start + n] for start in range(0, len(same), n)]
     return found
 

@@ -21,6 +21,7 @@ class Result:
       failed: why it did not come to its end; "" where it did.
       val_nats, val_sem: val after the last update, and its standard error over windows.
       n_params, n_tokens, flops: weights, tokens seen, and computed in all.
+      update_seconds: an update's median; NaN if others were trained in the same dispatch.
     """
 
     failed: str
@@ -29,6 +30,7 @@ class Result:
     n_params: int = 0
     n_tokens: int = 0
     flops: float = 0.0
+    update_seconds: float = math.nan
 
 
 def result(run_dir: Path, values: Mapping[str, Any], *, corpus_sha256: str) -> Result | None:
@@ -40,7 +42,10 @@ def result(run_dir: Path, values: Mapping[str, Any], *, corpus_sha256: str) -> R
     if any(had.get(name) != values[name] for name, knob in KNOBS.items() if knob.in_digest):
         return None
     by_kind = {record["kind"]: record for record in runlog.read_records(run_dir / "metrics.jsonl")}
-    if not {"run", "end"} <= set(by_kind) or by_kind["run"]["corpus_sha256"] != corpus_sha256:
+    if (
+        not {"run", "ledger", "end"} <= set(by_kind)
+        or by_kind["run"]["corpus_sha256"] != corpus_sha256
+    ):
         return None
     end, last, update = by_kind["end"], by_kind.get("eval"), by_kind.get("train")
     if end["reason"].startswith("SIG"):
@@ -50,6 +55,7 @@ def result(run_dir: Path, values: Mapping[str, Any], *, corpus_sha256: str) -> R
     n_updates = values["train.max_iters"]
     if end["step"] != n_updates or not last or last["step"] != n_updates or not update:
         return None
+    is_alone = by_kind["run"].get("runs_together", 1) == 1
     return Result(
         "",
         val_nats=last["val_loss"],
@@ -57,4 +63,5 @@ def result(run_dir: Path, values: Mapping[str, Any], *, corpus_sha256: str) -> R
         n_params=by_kind["run"]["n_params"],
         n_tokens=update["tokens_seen"],
         flops=update["flops_total"],
+        update_seconds=by_kind["ledger"]["step_ms_median"] / 1e3 if is_alone else math.nan,
     )

@@ -59,25 +59,25 @@ class Trainings:
             )
         return self._programs[key]
 
-    def together(self, config: ml_collections.ConfigDict, n_alike: int) -> int:
-        """How many of so many runs that are like a config make a dispatch."""
+    def together(self, values: Mapping[str, Any], n_alike: int) -> int:
+        """How many of so many runs with such knobs make a dispatch."""
         # On two CPU cores several together are no faster than one after the other: docs/ladder.md.
         n = min(n_alike, self._at_once or (1 if self._device.platform == "cpu" else n_alike))
         while n > 1:
             try:
-                self.program(config, n)
+                self.program(from_flat(values, origin="sweep"), n)
                 return n
             except UserError:  # There is no room for so many.
                 n = -(-n // 2)
         return n
 
-    def timing(self, config: ml_collections.ConfigDict, n_alike: int) -> Timing:
-        """What a run takes, by a few updates.
+    def timing(self, values: Mapping[str, Any], n_alike: int) -> Timing:
+        """What a run with such knobs takes, by a few updates.
 
         Raises:
           UserError: if it does not fit the device.
         """
-        n = self.together(config, n_alike)
+        n, config = self.together(values, n_alike), from_flat(values, origin="sweep")
         program = self.program(config, n)
         program.measure()
         alone = program if n == 1 else self.program(config, 1)

@@ -11,6 +11,7 @@ import tiny
 from gptjax.explain.sweep_plan import MemberCost
 from gptjax.run import members as members_module
 from gptjax.run import trainings
+from gptjax.run.ledger import Ledger
 from gptjax.run.runlog import read_records
 from gptjax.run.trainings import Timing, Trainings
 from gptjax.sweep import Sweep, sweep
@@ -65,7 +66,8 @@ def programs():
 
     with pytest.MonkeyPatch.context() as patch, runs.unmeasured():
         patch.setattr(trainings, "GroupProgram", once)
-        patch.setattr(Trainings, "timing", lambda self, config, n: Timing(0.05, 0.05, 0.1))
+        patch.setattr(Trainings, "timing", lambda self, values, n: Timing(0.05, 0.05, 0.1))
+        patch.setattr(Ledger, "step_ms", lambda self, quantile: 50.0)
         yield
 
 

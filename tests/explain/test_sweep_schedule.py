@@ -75,7 +75,7 @@ def test_no_time_at_all_is_refused(tmp_path):
 def test_groups_are_alike(tmp_path):
     found = family(**SIZES, train__max_iters=[100], seed=[1])
     made = jobs(found, tmp_path, costs_of(found), 0.0)
-    pairs = groups(made, lambda job, n: n)
+    pairs = groups(made, lambda values, n: n)
     assert [[job.values["model.n_embd"] for job in pair] for pair in pairs] == [[15, 15], [30, 30]]
-    assert [len(group) for group in groups(made, lambda job, n: 1)] == [1, 1, 1, 1]
+    assert [len(group) for group in groups(made, lambda values, n: 1)] == [1, 1, 1, 1]
     assert size_of(made[0].values) == size_of(made[1].values) != size_of(made[2].values)

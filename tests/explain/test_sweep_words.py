@@ -82,7 +82,7 @@ def test_the_command_trains_what_was_chosen(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     family = laptop_family("text:a b.txt")
     member = list(family.members())[4]
-    run = SweptRun("", member.values, 0.1, "", 2.0, 0.01, 10, 100, 1e3)
+    run = SweptRun("", member.values, "", 2.0, 0.01, 10, 100, 1e3, 0.1)
     command = train_command(None, {}, family, Choice(Cell((run,)), 777, 0, 0.0, None, math.nan))
     assert "'--config.data.source=text:a b.txt'" in command
     import shlex

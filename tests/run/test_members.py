@@ -123,6 +123,7 @@ def test_results_are_read_and_only_of_the_same_run(together, trainings):
     found = result(folder / "a", values, corpus_sha256=sha256)
     assert found.val_nats == runs.history(folder / "a")[-1]["val_loss"]
     assert (found.failed, found.n_tokens) == ("", 12 * 6 * 5) and found.n_params > 0
+    assert np.isnan(found.update_seconds)  # Two others made theirs in the same dispatch.
     assert result(folder / "a", {**values, "seed": 2}, corpus_sha256=sha256) is None
     assert result(folder / "a", values, corpus_sha256="other") is None
     assert result(folder / "none", values, corpus_sha256=sha256) is None

@@ -23,13 +23,13 @@ def run(size, rate, n_updates, *, noise=0.0, seed=1, failed=""):
     return SweptRun(
         setting=f"{size}, learning_rate {rate}",
         values={"optim.learning_rate": rate, "train.max_iters": n_updates, "seed": seed},
-        update_seconds=n_params / 1e8,
         failed=failed,
         val_nats=law(n_params, n_tokens) + RATES[rate] + noise,
         val_sem=0.004,
         n_params=int(n_params),
         n_tokens=n_tokens,
         flops=6 * n_params * n_tokens,
+        update_seconds=n_params / 1e8,
     )
 
 
