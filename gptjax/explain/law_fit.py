@@ -63,7 +63,8 @@ def fit(points: Points, *, n_draws: int = 200, seed: int = 0) -> Law:
         if not bar.error <= _LARGEST_ERROR * bar.value:
             raise Undetermined(
                 f"the exponent of {what} is {bar}: the runs do not determine it. More {what}, "
-                "fewer as well, or more seeds would"
+                "fewer as well, or more seeds would",
+                curves=law,
             )
     return law
 

@@ -18,7 +18,15 @@ MOST_TIMES = 10.0
 
 
 class Undetermined(ValueError):
-    """The points do not determine what is asked; says why."""
+    """The points do not determine what is asked; says why.
+
+    Attributes:
+      curves: what goes through the points all the same, to read it where they lie; None without.
+    """
+
+    def __init__(self, why: str, curves: Law | None = None):
+        super().__init__(why)
+        self.curves = curves
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,9 @@ from gptjax.explain.loss_law import MOST_TIMES, Bar, Law, Points, Undetermined
 
 RATE = "optim.learning_rate"
 
+# What is predicted to less than that, relative, is not said: sizes differ by as much.
+_LARGEST_ERROR = 0.02
+
 
 @dataclasses.dataclass(frozen=True)
 class SweptRun:
@@ -66,8 +69,8 @@ class Choice:
     Attributes:
       cell: the longest runs of that setting.
       n_updates, n_tokens, flops: of the run that is asked for.
-      predicted: its val, where there is a law.
-      share: of the law's draws, in which this size is the best; NaN without a law.
+      predicted: its val, by the law or by curves that are one between the runs alone.
+      share: of the draws of these, in which this size is the best; NaN without.
     """
 
     cell: Cell
@@ -134,12 +137,12 @@ def findings(runs: Sequence[SweptRun], *, run_seconds: float) -> Findings:
         place = (cell.first.n_params, cell.first.n_tokens)
         if place not in best or cell.val_nats < best[place].val_nats:
             best[place] = cell
-    law, why = None, ""
+    law, curves, why = None, None, ""
     try:
-        law = fit(_points(list(best.values())))
+        law = curves = fit(_points(list(best.values())))
     except Undetermined as error:
-        why = str(error)
-    choices, why_no_choice = _choices(cells, list(best.values()), law, run_seconds)
+        why, curves = str(error), error.curves
+    choices, why_no_choice = _choices(cells, list(best.values()), curves, run_seconds)
     failed = tuple(run for run in runs if run.failed)
     return Findings(cells, failed, tuple(best.values()), law, why, choices, why_no_choice)
 
@@ -155,9 +158,9 @@ def _points(best: Sequence[Cell]) -> Points:
 
 
 def _choices(
-    cells: Sequence[Cell], best: Sequence[Cell], law: Law | None, run_seconds: float
+    cells: Sequence[Cell], best: Sequence[Cell], curves: Law | None, run_seconds: float
 ) -> tuple[tuple[Choice, ...], str]:
-    """A choice for each size, the best first; without a law as the longest runs came out.
+    """A choice for each size, the best first; without curves as the longest runs came out.
 
     A size whose run would compute more than MOST_TIMES of what was measured is none.
     """
@@ -180,15 +183,19 @@ def _choices(
             f"such a run computes {times:.0f} times as much as the longest here: what it ends on "
             f"is not extrapolated beyond {MOST_TIMES:g} times"
         )
-    if law is None:
+    if curves is None:
         return tuple(sorted(choices, key=lambda each: each.cell.val_nats)), ""
     draws_CS = np.stack(
-        [law.draws(n_params=c.cell.first.n_params, n_tokens=c.n_tokens) for c in choices]
+        [curves.draws(n_params=c.cell.first.n_params, n_tokens=c.n_tokens) for c in choices]
     )
-    found = []
+    found: list[tuple[Bar, Choice]] = []
     for index, each in enumerate(choices):
         n_params = each.cell.first.n_params
-        bar = law.loss(n_params=n_params, n_tokens=each.n_tokens, flops=each.flops)
+        bar = curves.loss(n_params=n_params, n_tokens=each.n_tokens, flops=each.flops)
         share = float(np.mean(draws_CS.argmin(axis=0) == index))
-        found.append((bar.value, dataclasses.replace(each, predicted=bar, share=share)))
-    return tuple(choice for _, choice in sorted(found, key=lambda pair: pair[0])), ""
+        found.append((bar, dataclasses.replace(each, predicted=bar, share=share)))
+    found.sort(key=lambda pair: pair[0].value)
+    first = found[0][0]
+    if first.error > _LARGEST_ERROR * first.value:
+        return tuple(sorted(choices, key=lambda each: each.cell.val_nats)), ""
+    return tuple(choice for _, choice in found), ""

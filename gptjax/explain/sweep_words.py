@@ -27,7 +27,7 @@ _LAPTOP_CONFIG = "configs/shakespeare_char_fast.py"
 def print_table(found: Findings) -> None:
     """Prints every setting at every length, the best of each size and length marked."""
     table = Table("setting")
-    for title in ("parameters", "updates", "tokens", "FLOPs", "val"):
+    for title in ("parameters", "updates", "FLOPs", "val"):
         table.add_column(title, justify="right")
     size = None
     for cell in found.cells:
@@ -37,7 +37,7 @@ def print_table(found: Findings) -> None:
         size = run.n_params
         val = f"{cell.val_nats:.4f}" + (" *" if cell in found.best else "  ")
         flops = f"{run.flops:.2e}"
-        numbers = (count(run.n_params), f"{run.n_updates:,}", count(run.n_tokens), flops, val)
+        numbers = (count(run.n_params), f"{run.n_updates:,}", flops, val)
         table.add_row(run.setting or "base", *numbers)
     Console(highlight=False).print(table)
 
@@ -85,8 +85,9 @@ def _of_the_choice(found: Findings, run_seconds: float, unit: str) -> list[str]:
             "better is known, but a larger size may be."
         )
         return [words]
+    source = "the law says" if found.law else "curves through the runs say"
     words = (
-        f"{_loss(choice)} nats/{unit} is what the law says for a run of {time} with {what}: "
+        f"{_loss(choice)} nats/{unit} is what {source} for a run of {time} with {what}: "
         f"the best of {len(found.choices)} sizes"
     )
     if others:

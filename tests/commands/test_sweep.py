@@ -34,7 +34,7 @@ def get_config():
 
 def get_sweep():
     return {{
-        "model.n_embd": [4, 8],
+        "seed": [1, 2],
         "optim.learning_rate": [1e-3, 3e-3],
         "train.max_iters": [3, 6],
     }}
@@ -87,15 +87,16 @@ def swept(folder):
 def test_each_member_is_a_run_directory(swept):
     out_dir, found = swept
     names = sorted(path.parent.name for path in out_dir.glob("*/config.json"))
-    assert len(names) == N_MEMBERS and names[0] == "n_embd4-learning_rate0.001-max_iters3"
+    assert len(names) == N_MEMBERS and names[0] == "seed1-learning_rate0.001-max_iters3"
     for cell in found["cells"]:
-        size, rate = (part.split()[1] for part in cell["setting"].split(", "))
-        name = f"n_embd{size}-learning_rate{rate}-max_iters{cell['n_updates']}"
-        last = runs.history(out_dir / name)[-1]
-        assert cell["vals"] == [last["val_loss"]] and cell["n_tokens"] == 30 * cell["n_updates"]
-        assert runs.steps(out_dir / name) == [cell["n_updates"]]
-    assert found["law"] is None and "4 pairs of size and length" in found["why_no_law"]
-    assert sum(cell["is_best"] for cell in found["cells"]) == 4
+        rate = cell["setting"].removeprefix("learning_rate ")
+        names = [f"seed{n}-learning_rate{rate}-max_iters{cell['n_updates']}" for n in (1, 2)]
+        vals = [runs.history(out_dir / name)[-1]["val_loss"] for name in names]
+        assert cell["vals"] == vals and vals[0] != vals[1]
+        assert cell["n_tokens"] == 30 * cell["n_updates"]
+        assert runs.steps(out_dir / names[0]) == [cell["n_updates"]]
+    assert found["law"] is None and "2 pairs of size and length" in found["why_no_law"]
+    assert len(found["cells"]) == 4 and sum(cell["is_best"] for cell in found["cells"]) == 2
 
 
 def test_the_same_command_again_trains_nothing(swept, folder, monkeypatch, capsys):
@@ -108,7 +109,7 @@ def test_the_same_command_again_trains_nothing(swept, folder, monkeypatch, capsy
     assert "all 8 members are there already" in printed
     command = printed.splitlines()[-1]
     assert command.startswith(f"train it: python scripts/train.py --config {folder}/tiny.py ")
-    assert "--config.model.n_embd=" in command and "--config.train.max_iters=20 " in command
+    assert "--config.optim.learning_rate=" in command and "--config.train.max_iters=20 " in command
 
 
 @pytest.mark.slow
@@ -151,7 +152,8 @@ def test_the_budget_decides_what_is_trained(folder, monkeypatch, capsys):
     assert "5 of 8 members fit the budget; about 50 s" in printed
     assert "3 members were left out: there was no time for them" in printed
     names = {path.parent.name for path in (folder / "less").glob("*/config.json")}
-    assert sum(name.endswith("max_iters3") for name in names) == 4 and len(names) == 5
+    assert sum(name.startswith("seed1") for name in names) == 4 and len(names) == 5
+    assert sum(name.endswith("max_iters3") for name in names) == 3
 
 
 def test_it_ends_when_the_budget_is_used_up(folder, monkeypatch, capsys):
@@ -228,6 +230,7 @@ def test_a_text_that_has_changed_is_refused(swept, folder):
         (folder / "text.txt").write_text(text)
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn(swept, folder):
     pytest.importorskip("matplotlib")
     out_dir, _ = swept

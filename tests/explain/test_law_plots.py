@@ -50,6 +50,4 @@ def test_rates_are_drawn_where_there_are_several():
     law_plots.over_rates(axes, found)
     rates, vals = axes.lines[0].get_xydata().T
     assert rates.tolist() == [1e-3, 2e-3, 4e-3] and vals.argmin() == 1
-    for name in ("a.png", "a.svg"):
-        content = law_plots.picture_file(found, name)
-        assert content[:4] == (b"\x89PNG" if name.endswith("png") else b"<?xm")
+    assert law_plots.picture_file(found, "a.png")[:4] == b"\x89PNG"

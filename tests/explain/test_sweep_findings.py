@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import swept
 
+from gptjax.explain import law_fit, sweep_findings
 from gptjax.explain.loss_law import Undetermined
 from gptjax.explain.sweep_findings import findings
 
@@ -66,3 +67,17 @@ def test_failed_runs_count_nowhere():
     assert found.failed == (failed,) and len(found.cells) == 12
     with pytest.raises(Undetermined, match="no run came to its end"):
         findings([failed], run_seconds=60)
+
+
+def test_an_undetermined_law_still_reads_between_the_runs(monkeypatch):
+    """As if the same points had left its exponents open."""
+    law = findings(swept.sweep(), run_seconds=60)
+    monkeypatch.setattr(law_fit, "_LARGEST_ERROR", 1e-9)
+    found = findings(swept.sweep(), run_seconds=60)
+    assert found.law is None and "the runs do not determine it" in found.why_no_law
+    assert found.choices == law.choices and law.law is not None
+    # What is known to no more than sizes differ by is not said: then the longest runs decide.
+    monkeypatch.setattr(sweep_findings, "_LARGEST_ERROR", 1e-9)
+    found = findings(swept.sweep(), run_seconds=60)
+    assert found.choices[0].predicted is None
+    assert found.choices[0].cell.first.setting == "n_embd 192, learning_rate 0.002"

@@ -19,6 +19,8 @@ from gptjax.run.trainings import Trainings
 from gptjax.system.errors import UserError
 from gptjax.system.signals import StopRequest
 
+pytestmark = pytest.mark.slow
+
 # jax.vmap makes products of batches, which sum in another order; over a dozen updates that grows.
 TOLERANCE = dict(rtol=2e-5, atol=2e-6)
 
@@ -74,7 +76,6 @@ def together(text, trainings, tmp_path_factory):
     return folder, configs, told
 
 
-@pytest.mark.slow
 def test_each_ends_where_train_py_ends(together, text, tmp_path):
     """The tolerance is TOLERANCE for weights and a hundred thousandth for losses."""
     folder, configs, told = together
@@ -150,7 +151,6 @@ def test_stopped_runs_go_on_and_end_the_same(together, text, trainings, tmp_path
         assert runs.history(tmp_path / name)[-1] == runs.history(folder / name)[-1]
 
 
-@pytest.mark.slow
 def test_runs_that_were_killed_between_two_saves_go_on(
     together, text, trainings, tmp_path, monkeypatch
 ):

@@ -32,8 +32,8 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = ["README.md"] + [
     f"docs/{name}.md"
     for name in (
-        "from-nanogpt recipes what-a-run-prints reading-your-numbers compare ladder checkpoints "
-        "gpu scale speed token-files python environment layout glossary"
+        "from-nanogpt recipes what-a-run-prints reading-your-numbers compare ladder sweeps "
+        "checkpoints gpu scale speed token-files python environment layout glossary"
     ).split()
 ]
 PAGES.append("CONTRIBUTING.md")
