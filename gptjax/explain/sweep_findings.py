@@ -92,6 +92,7 @@ class Findings:
       law: what they follow; None with `why_no_law`.
       choices: a size each, the one to take first.
       why_no_choice: why there is none for the time asked; "" where there is.
+      unsure: the sizes that may be better or worse than these: too little is known of them.
     """
 
     cells: tuple[Cell, ...]
@@ -101,6 +102,7 @@ class Findings:
     why_no_law: str
     choices: tuple[Choice, ...]
     why_no_choice: str
+    unsure: tuple[Choice, ...]
 
     @property
     def most_flops(self) -> float:
@@ -142,9 +144,9 @@ def findings(runs: Sequence[SweptRun], *, run_seconds: float) -> Findings:
         law = curves = fit(_points(list(best.values())))
     except Undetermined as error:
         why, curves = str(error), error.curves
-    choices, why_no_choice = _choices(cells, list(best.values()), curves, run_seconds)
+    choices, why_no_choice, unsure = _choices(cells, list(best.values()), curves, run_seconds)
     failed = tuple(run for run in runs if run.failed)
-    return Findings(cells, failed, tuple(best.values()), law, why, choices, why_no_choice)
+    return Findings(cells, failed, tuple(best.values()), law, why, choices, why_no_choice, unsure)
 
 
 def _points(best: Sequence[Cell]) -> Points:
@@ -159,10 +161,11 @@ def _points(best: Sequence[Cell]) -> Points:
 
 def _choices(
     cells: Sequence[Cell], best: Sequence[Cell], curves: Law | None, run_seconds: float
-) -> tuple[tuple[Choice, ...], str]:
+) -> tuple[tuple[Choice, ...], str, tuple[Choice, ...]]:
     """A choice for each size, the best first; without curves as the longest runs came out.
 
-    A size whose run would compute more than MOST_TIMES of what was measured is none.
+    A size whose run would compute more than MOST_TIMES of what was measured is none. What comes
+    last are the sizes of which too little is known.
     """
     longest = {cell.first.n_params: cell for cell in best}  # Of each size the last is longest.
     most_flops = max(cell.first.flops for cell in best)
@@ -179,23 +182,30 @@ def _choices(
         (choices if choice.flops <= MOST_TIMES * most_flops else beyond).append(choice)
     if not choices:
         times = min(choice.flops for choice in beyond) / most_flops
-        return (), (
+        why = (
             f"such a run computes {times:.0f} times as much as the longest here: what it ends on "
             f"is not extrapolated beyond {MOST_TIMES:g} times"
         )
+        return (), why, ()
+    by_val = tuple(sorted(choices, key=lambda each: each.cell.val_nats))
     if curves is None:
-        return tuple(sorted(choices, key=lambda each: each.cell.val_nats)), ""
-    draws_CS = np.stack(
-        [curves.draws(n_params=c.cell.first.n_params, n_tokens=c.n_tokens) for c in choices]
-    )
-    found: list[tuple[Bar, Choice]] = []
-    for index, each in enumerate(choices):
+        return by_val, "", ()
+    told: list[tuple[Bar, Choice]] = []
+    unsure: list[tuple[Bar, Choice]] = []
+    for each in choices:
         n_params = each.cell.first.n_params
         bar = curves.loss(n_params=n_params, n_tokens=each.n_tokens, flops=each.flops)
-        share = float(np.mean(draws_CS.argmin(axis=0) == index))
-        found.append((bar, dataclasses.replace(each, predicted=bar, share=share)))
-    found.sort(key=lambda pair: pair[0].value)
-    first = found[0][0]
-    if first.error > _LARGEST_ERROR * first.value:
-        return tuple(sorted(choices, key=lambda each: each.cell.val_nats)), ""
-    return tuple(choice for _, choice in found), ""
+        is_known = bar.error <= _LARGEST_ERROR * bar.value
+        (told if is_known else unsure).append((bar, each))
+    if not told:
+        return by_val, "", ()
+    draws_CS = np.stack(
+        [curves.draws(n_params=c.cell.first.n_params, n_tokens=c.n_tokens) for _, c in told]
+    )
+    found = [
+        dataclasses.replace(each, predicted=bar, share=float(np.mean(draws_CS.argmin(axis=0) == i)))
+        for i, (bar, each) in enumerate(told)
+    ]
+    order = sorted(range(len(told)), key=lambda i: told[i][0].value)
+    left_out = tuple(dataclasses.replace(each, predicted=bar) for bar, each in unsure)
+    return tuple(found[i] for i in order), "", left_out

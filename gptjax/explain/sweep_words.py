@@ -56,6 +56,7 @@ def sentences(
     if found.choices:
         said += _of_the_choice(found, run_seconds, unit)
         said += _of_the_rate(found, found.choices[0].cell)
+        said += _of_the_unsure(found)
         epochs = found.choices[0].n_tokens / n_train_tokens
         if epochs > _MANY_EPOCHS:
             said.append(
@@ -100,6 +101,16 @@ def _of_the_choice(found: Findings, run_seconds: float, unit: str) -> list[str]:
         end = "smallest" if run.n_params == sizes[0] else "largest"
         said.append(f"It is the {end} of the sizes tried: a {end[:-3]}er one may be better still.")
     return said
+
+
+def _of_the_unsure(found: Findings) -> list[str]:
+    if not found.unsure:
+        return []
+    names = ", ".join(f"{each.cell.first.setting}: {_loss(each)}" for each in found.unsure)
+    return [
+        f"{len(found.unsure)} sizes are left out, since too little is known of so long a run of "
+        f"theirs ({names}): longer runs of theirs would tell."
+    ]
 
 
 def _loss(choice: Choice) -> str:
@@ -197,6 +208,7 @@ def to_json(found: Findings) -> dict[str, Any]:
         "why_no_law": found.why_no_law,
         "choices": [_choice_to_json(each) for each in found.choices],
         "why_no_choice": found.why_no_choice,
+        "unsure": [_choice_to_json(each) for each in found.unsure],
     }
 
 

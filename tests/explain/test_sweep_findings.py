@@ -81,3 +81,14 @@ def test_an_undetermined_law_still_reads_between_the_runs(monkeypatch):
     found = findings(swept.sweep(), run_seconds=60)
     assert found.choices[0].predicted is None
     assert found.choices[0].cell.first.setting == "n_embd 192, learning_rate 0.002"
+
+
+def test_sizes_of_which_too_little_is_known_are_left_out(monkeypatch):
+    every = findings(swept.sweep(), run_seconds=60)
+    errors = sorted(c.predicted.error / c.predicted.value for c in every.choices)
+    monkeypatch.setattr(sweep_findings, "_LARGEST_ERROR", (errors[-2] + errors[-1]) / 2)
+    found = findings(swept.sweep(), run_seconds=60)
+    assert (len(found.choices), len(found.unsure)) == (3, 1)
+    (unsure,) = found.unsure
+    assert unsure.predicted.error / unsure.predicted.value == errors[-1]
+    assert sum(each.share for each in found.choices) == pytest.approx(1)
