@@ -196,3 +196,17 @@ def test_a_directory_of_another_run_is_refused(together, text, trainings):
     other = [changed(configs[0], seed=99)]
     with pytest.raises(UserError, match="seed: 99; the run in .* has 1337"):
         train(trainings, other)
+
+
+def test_an_updates_time_is_the_median_of_several(text, trainings, monkeypatch):
+    program = trainings.program(family(text)[0], 3)
+    taken, train_once = iter((9.0, 0.2, 5.0, 0.3)), program.train
+
+    def timed(*arguments):
+        found = train_once(*arguments)
+        program.update_seconds = next(taken)
+        return found
+
+    monkeypatch.setattr(program, "train", timed)
+    program.measure()
+    assert program.update_seconds == 0.3 and program.evaluation_seconds > 0
