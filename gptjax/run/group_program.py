@@ -17,6 +17,7 @@ import numpy as np
 
 from gptjax.config.config import flat, model_config
 from gptjax.device import flops, kernels, memory, peak
+from gptjax.device.mesh import Layout
 from gptjax.run.costs import count_costs
 from gptjax.run.evaluator import Evaluator, Loss, mean_loss, random_windows, windows_by_split
 from gptjax.run.inputs import Inputs
@@ -126,7 +127,7 @@ class GroupProgram:
                 .compile()
             )
             memory.check_program_memory(self.memory_bytes(), device)
-            self._evaluator = Evaluator(model, config.model.block_size, device)
+            self._evaluator = Evaluator(model, config.model.block_size, Layout([device]))
             n_windows = sum(map(len, self._windows(config, 0).values()))
             self._evaluator.compile(self.one(states, 0).params, self._tokens, n_windows)
 
