@@ -1,4 +1,4 @@
-"""Where text or tokens come from, under their true name, and how they are split: train and val."""
+"""Where text or tokens come from, under their true name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from gptjax.data import token_files
 from gptjax.data.datasets import LARGEST_TEXT, Offline, shakespeare_builder_text, tfds_text
 from gptjax.data.synthetic import write_play
 from gptjax.data.token_files import TokenFiles
-from gptjax.data.tokenizer import CharTokenizer, IdTokenizer, Tokenizer
 from gptjax.system.errors import UserError, did_you_mean
 
 SOURCES = ("tiny_shakespeare", "text:PATH", "tfds:NAME", "tokens:DIR", "synthetic")
@@ -135,59 +133,6 @@ def check_unchanged(corpus: AnyCorpus, sha256: str) -> None:
             f"differs from the checkpoint's ({sha256[:16]}…)",
             "Put that text back, or fork the run to train on this one: --config.init_from=….",
         )
-
-
-def tokenizer(corpus: AnyCorpus) -> Tokenizer:
-    """The tokenizer of a run that starts on a corpus."""
-    if isinstance(corpus, TokenFiles):
-        return IdTokenizer(corpus.vocab_size)
-    return CharTokenizer.of_text(corpus.text)
-
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """Token ids of both splits; `floor_nats` is val's exact mean -ln P, or None if unknown.
-
-    Of token files it is the entropy of what they were drawn from: val's own differs by chance.
-    """
-
-    train: np.ndarray
-    val: np.ndarray
-    floor_nats: float | None
-
-
-def split(corpus: AnyCorpus, tokenizer: Tokenizer, data: ml_collections.ConfigDict) -> Splits:
-    """The first 1 − val_fraction of the characters for training, the rest for validation.
-
-    Token files are split already.
-
-    Raises:
-      UserError: if the tokenizer lacks a character or an id.
-    """
-    if isinstance(corpus, TokenFiles):
-        corpus.check_known(tokenizer)
-        return Splits(corpus.train, corpus.val, corpus.entropy_nats)
-    ids = tokenizer.encode(corpus.text, what=f"corpus {corpus.name}")
-    n_train = int(len(ids) * (1 - data.val_fraction))
-    floor = None
-    if corpus.log_probs is not None:
-        floor = float(-corpus.log_probs[n_train:].mean())
-    return Splits(ids[:n_train], ids[n_train:], floor)
-
-
-def check_lengths(splits: Splits, block_size: int) -> None:
-    """Raises UserError when a split cannot fill one window of block_size inputs and a target."""
-    for name, ids in (("train", splits.train), ("val", splits.val)):
-        if len(ids) < block_size + 1:
-            raise UserError(
-                "model.block_size",
-                block_size,
-                f"needs {block_size + 1} tokens; {name} has {len(ids)}",
-                "Lower block_size or add text."
-                if name == "train"
-                else "Lower block_size, add text or, unless it is in token files, raise "
-                "--config.data.val_fraction.",
-            )
 
 
 def _corpus(name: str, raw: bytes, path: str = "") -> Corpus:

@@ -9,8 +9,9 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from gptjax.data import batches, corpus
-from gptjax.data.corpus import AnyCorpus, Splits
+from gptjax.data import batches, corpus, splits
+from gptjax.data.corpus import AnyCorpus
+from gptjax.data.splits import Splits
 from gptjax.data.tokenizer import Tokenizer
 from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.metadata import stored_tokenizer
@@ -74,10 +75,10 @@ def read_inputs(
         found = corpus.load(data.source, fallback=data.fallback)
     else:
         found = corpus.load_again(data.source, checkpoint.meta["corpus"])
-    tokenizer = stored_tokenizer(checkpoint.meta) if checkpoint else corpus.tokenizer(found)
-    splits = corpus.split(found, tokenizer, data)
-    corpus.check_lengths(splits, config.model.block_size)
-    return Inputs(found, tokenizer, splits, batches.sha256(splits.val))
+    tokenizer = stored_tokenizer(checkpoint.meta) if checkpoint else splits.tokenizer(found)
+    both = splits.split(found, tokenizer, data)
+    splits.check_lengths(both, config.model.block_size)
+    return Inputs(found, tokenizer, both, batches.sha256(both.val))
 
 
 def read_val_ids(run_dir: Path, sha256: str) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from gptjax.config.config import from_flat, model_config
 from gptjax.config.knobs import KNOBS
 from gptjax.data import batches
-from gptjax.data.corpus import check_lengths
+from gptjax.data.splits import check_lengths
 from gptjax.device.formula import formula_flops
 from gptjax.model.gpt import expected_parameters
 from gptjax.run.inputs import Inputs, read_inputs

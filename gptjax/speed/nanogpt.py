@@ -20,7 +20,7 @@ import numpy as np
 from gptjax.config.config import flat
 from gptjax.config.knobs import KNOBS
 from gptjax.config.nanogpt_flags import flags_of
-from gptjax.data import corpus
+from gptjax.data import corpus, splits
 from gptjax.speed.process import Finished, child_process, failure_of, peak_bytes, run
 from gptjax.system.errors import UserError
 from gptjax.system.files import temporary_folder
@@ -52,7 +52,7 @@ class NanoGPT:
         if dataset != _SHAKESPEARE:
             return  # The very same files.
         text = corpus.load(config.data.source, fallback="")
-        ours = corpus.split(text, corpus.tokenizer(text), config.data).train
+        ours = splits.split(text, splits.tokenizer(text), config.data).train
         data = self._folder / "data" / dataset
         prepare = f"Run {data / 'prepare.py'} with its Python first."
         try:

@@ -21,7 +21,7 @@ import tiny
 from gptjax import bench
 from gptjax.config.config import default_config, set_knob
 from gptjax.config.knobs import KNOBS
-from gptjax.data import corpus
+from gptjax.data import corpus, splits
 from gptjax.device import peak
 from gptjax.speed import growth, nanogpt, process, profile, scaling, stepper
 from gptjax.speed.stepper import Stepper
@@ -85,7 +85,7 @@ def checkout(tmp_path, settings):
     (folder / "sample.py").write_text(FAKE_SAMPLE)
     (folder / "model.py").write_text("")
     text = corpus.load(settings.data.source, fallback="")
-    ids = corpus.split(text, corpus.tokenizer(text), settings.data).train
+    ids = splits.split(text, splits.tokenizer(text), settings.data).train
     np.asarray(ids, np.uint16).tofile(data / "train.bin")
     return folder
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from gptjax.data import corpus, datasets
+from gptjax.data import corpus, datasets, splits
 from gptjax.data.synthetic import write_play
 from gptjax.data.tokenizer import CharTokenizer
 from gptjax.system.errors import UserError
@@ -169,78 +169,6 @@ def test_an_unknown_source_is_refused(source, hint):
     assert hint in str(error.value)
 
 
-# How a text is split.
-
-
-def split_of(text, val_fraction, log_probs=None):
-    settings = ml_collections.ConfigDict({"val_fraction": val_fraction})
-    tokenizer = CharTokenizer.of_text(text)
-    return corpus.split(corpus.Corpus("text:x", text, "", log_probs), tokenizer, settings)
-
-
-@pytest.mark.parametrize(
-    ("n_characters", "val_fraction", "n_train"),
-    [
-        (1_009, 0.1, 908),  # nanoGPT: int(1009 * 0.9)
-        (1_115_394, 0.1, 1_003_854),  # What nanoGPT's prepare.py prints for Tiny Shakespeare.
-        (13, 0.1, 11),
-        (101, 0.25, 75),
-        (7, 0.5, 3),
-    ],
-)
-def test_the_first_characters_train_and_the_rest_validates(n_characters, val_fraction, n_train):
-    text = ("banana, \r\n" * (n_characters // 10 + 1))[:n_characters]
-    id_of = {symbol: rank for rank, symbol in enumerate(sorted(set(text)))}
-    splits = split_of(text, val_fraction)
-    np.testing.assert_array_equal(splits.train, [id_of[symbol] for symbol in text[:n_train]])
-    np.testing.assert_array_equal(splits.val, [id_of[symbol] for symbol in text[n_train:]])
-    assert splits.floor_nats is None
-
-
-def test_the_floor_is_that_of_the_validation_split():
-    probabilities = np.array([0.5] * 7 + [0.25, 0.125, 0.0625])
-    splits = split_of("abcabcabca", 0.3, np.log(probabilities))
-    # The last three characters: (2 + 3 + 4) / 3 bits.
-    assert splits.floor_nats == pytest.approx(3 * np.log(2))
-
-
-def test_a_text_with_a_character_the_tokenizer_lacks_is_refused():
-    settings = ml_collections.ConfigDict({"val_fraction": 0.1})
-    found = corpus.Corpus("text:x", "abc", "")
-    with pytest.raises(UserError, match=r"corpus text:x: 'c' \(U\+0063 LATIN SMALL LETTER C\)"):
-        corpus.split(found, CharTokenizer.of_text("ab"), settings)
-
-
-@pytest.mark.parametrize(
-    ("n_train", "n_val", "message"),
-    [
-        (8, 8, ""),  # Exactly seven inputs and a target.
-        (7, 8, "model.block_size: 7; needs 8 tokens; train has 7. Lower block_size or add text."),
-        (
-            8,
-            7,
-            "model.block_size: 7; needs 8 tokens; val has 7. Lower block_size, add text "
-            "or, unless it is in token files, raise --config.data.val_fraction.",
-        ),
-        (1, 0, "model.block_size: 7; needs 8 tokens; train has 1. Lower block_size or add text."),
-        (
-            90,
-            0,
-            "model.block_size: 7; needs 8 tokens; val has 0. Lower block_size, add text "
-            "or, unless it is in token files, raise --config.data.val_fraction.",
-        ),
-    ],
-)
-def test_each_split_must_hold_a_window(n_train, n_val, message):
-    splits = corpus.Splits(np.zeros(n_train, np.uint8), np.zeros(n_val, np.uint8), None)
-    if not message:
-        corpus.check_lengths(splits, 7)
-    else:
-        with pytest.raises(UserError) as error:
-            corpus.check_lengths(splits, 7)
-        assert str(error.value) == message
-
-
 def test_a_changed_text_is_noticed():
     found = corpus.Corpus("text:x", "abc", SHA256)
     corpus.check_unchanged(found, SHA256)
@@ -271,8 +199,8 @@ def test_the_real_tiny_shakespeare(monkeypatch):
     tokenizer = CharTokenizer.of_text(found.text)
     assert tokenizer.symbols == "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     settings = ml_collections.ConfigDict({"val_fraction": 0.1})
-    splits = corpus.split(found, tokenizer, settings)
-    assert (len(splits.train), len(splits.val)) == (1_003_854, 111_540)
+    found_splits = splits.split(found, tokenizer, settings)
+    assert (len(found_splits.train), len(found_splits.val)) == (1_003_854, 111_540)
 
 
 def put_shakespeare(folder, raw, monkeypatch):

@@ -14,7 +14,7 @@ import tiny
 
 from gptjax import evaluate, sample
 from gptjax.config.config import set_knob
-from gptjax.data import corpus, markov, nanogpt_meta, token_files
+from gptjax.data import corpus, markov, nanogpt_meta, splits, token_files
 from gptjax.data.tokenizer import CharTokenizer, IdTokenizer
 from gptjax.prepare import describe_nanogpt, prepare
 from gptjax.run.runlog import read_records
@@ -61,14 +61,14 @@ def settings(folder, **knobs):
 def test_ids_are_mapped_and_not_copied(files):
     found = corpus.load(f"tokens:{files}", fallback="synthetic")
     assert (found.name, found.fallback_reason) == ("tokens:fifty", "")
-    tokenizer = corpus.tokenizer(found)
+    tokenizer = splits.tokenizer(found)
     assert tokenizer == IdTokenizer(VOCABULARY)
-    splits = corpus.split(found, tokenizer, tiny.config().data)
-    for ids, name in ((splits.train, "train"), (splits.val, "val")):
+    found_splits = splits.split(found, tokenizer, tiny.config().data)
+    for ids, name in ((found_splits.train, "train"), (found_splits.val, "val")):
         assert isinstance(ids, np.memmap) and not ids.flags.writeable
         assert ids.dtype == np.uint16
         np.testing.assert_array_equal(ids, np.fromfile(files / f"{name}.bin", "<u2"))
-    assert splits.floor_nats == 1.25
+    assert found_splits.floor_nats == 1.25
 
 
 def test_the_digest_is_of_both_files_and_of_where_they_meet(files, monkeypatch):
