@@ -30,7 +30,9 @@ def print_evaluation(out_dir: str, found: Evaluation) -> None:
     print(f"{out_dir} step {found.step} on {name}, {found.n_tokens} tokens of val")
     print(f"val {loss} nats/{found.unit} at context {found.context}")
     if found.bits_per_byte is not None:
-        print(f"    {found.bits_per_byte:.4f} bits/byte")
+        is_other = found.nats_per_char is not None and found.unit != "char"
+        per_char = f"{found.nats_per_char:.4f} nats/char, " if is_other else ""
+        print(f"    {per_char}{found.bits_per_byte:.4f} bits/byte")
     floor = found.corpus.get("floor_nats")
     if floor is not None:
         print(f"    floor {floor:.4f}: val is {loss.mean - floor:.4f} above what can be reached")

@@ -114,12 +114,17 @@ def print_samples(text: str, chunks: Iterable[np.ndarray], tokenizer: Tokenizer)
     with waiting("getting ready"):
         first = next(chunks)
     written: list[np.ndarray] = []
+
+    def of_first_sample() -> Iterator[np.ndarray]:
+        for tokens_BK in itertools.chain([first], chunks):
+            written.append(tokens_BK)
+            yield tokens_BK[0]
+
     shown, held = _split_at_open_line_end(text)
     _write(shown)
-    for tokens_BK in itertools.chain([first], chunks):
-        shown, held = _split_at_open_line_end(held + tokenizer.decode(tokens_BK[0]))
+    for more in tokenizer.decode_stream(of_first_sample()):
+        shown, held = _split_at_open_line_end(held + more)
         _write(shown)
-        written.append(tokens_BK)
     _write(held + "\n---------------\n")
     tokens_BT = np.concatenate(written, axis=1)
     for tokens_T in tokens_BT[1:]:

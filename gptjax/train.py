@@ -63,7 +63,7 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
         display = Display(n_updates=max_iters, step=plan.step)
         ledger = Ledger(plan.meta["ledger"] if plan.meta else None)
         with ledger.measure("data"):
-            inputs = read_inputs(config, plan.checkpoint, is_fork=plan.is_fork)
+            inputs = read_inputs(config, plan.checkpoint, is_fork=plan.is_fork, doing=display.doing)
             check_fits(config, inputs, devices)
             state = plan.state(inputs.tokenizer.vocab_size)
         tell_start(display, plan, devices, why, inputs)

@@ -123,6 +123,13 @@ def validate_each(config: ml_collections.ConfigDict) -> None:
 def validate_together(config: ml_collections.ConfigDict) -> None:
     """Raises UserError naming the first knob that breaks a rule between knobs."""
     model, optim, train = config.model, config.optim, config.train
+    if config.data.source.startswith("tokens:") and config.data.tokenizer != "char":
+        raise UserError(
+            "data.tokenizer",
+            config.data.tokenizer,
+            f"cannot be given with data.source={config.data.source}: its ids are tokens already",
+            "Leave it out.",
+        )
     if model.n_embd % model.n_head:
         most = min(model.n_embd, _MOST_HEADS_TRIED)
         fitting = [n for n in range(1, most + 1) if model.n_embd % n == 0]

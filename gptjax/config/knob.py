@@ -16,6 +16,11 @@ from typing import Any, Literal
 OnResume = Literal["refused", "content", "shown", "machine", "place"]
 
 
+# Ids of a BPE that is trained: 256 bytes and what ends a text, at least; at most what a
+# checkpoint's JSON has room for (five times GPT-2's).
+FEWEST_IDS, MOST_IDS = 257, 2**18
+
+
 @dataclasses.dataclass(frozen=True)
 class Knob:
     """One setting.
@@ -71,6 +76,21 @@ def rate(default: float, meaning: str, **more: Any) -> Knob:
 def fraction(default: float, meaning: str, **more: Any) -> Knob:
     """A number from 0 to below 1."""
     return Knob(default, meaning, "must be in [0, 1)", lambda value: 0 <= value < 1, **more)
+
+
+def tokenizer(default: str, meaning: str, **more: Any) -> Knob:
+    """What makes tokens of a text: a word, a path, or bpe:N with an N that there can be."""
+
+    def holds(value: str) -> bool:
+        kind, _, number = value.partition(":")
+        if kind.lower() != "bpe":
+            return bool(value)
+        # No such number has so many digits; int() would refuse thousands of them.
+        is_number = number.isascii() and number.isdecimal() and len(number) < 10
+        return kind == "bpe" and is_number and FEWEST_IDS <= int(number) <= MOST_IDS
+
+    rule = f"must be char, gpt2, a path or bpe:N, N from {FEWEST_IDS} to {MOST_IDS}"
+    return Knob(default, meaning, rule, holds, **more)
 
 
 def type_name(default: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gptjax.config.knob import Knob, at_least, between, fraction, one_of, rate
+from gptjax.config.knob import Knob, at_least, between, fraction, one_of, rate, tokenizer
 
 _EXPERIMENT: dict[str, Any] = {"on_resume": "refused"}  # names it; a fork may have another
 _SHAPE: dict[str, Any] = {"on_resume": "refused", "fixed_in_fork": True}
@@ -46,6 +46,14 @@ KNOBS: dict[str, Knob] = {
     ),
     "data.fallback": one_of(
         "synthetic", ("synthetic", ""), 'used when the source cannot be had; "" makes that an error'
+    ),
+    "data.tokenizer": tokenizer(
+        "char",
+        "what a token of a text is. char: a character; bpe:N: of N that a byte-level BPE learns "
+        "of the text; gpt2: GPT-2's; PATH: of a folder's vocab.json and merges.txt (extra: bpe)",
+        **_EXPERIMENT,
+        nanogpt=None,
+        is_path=True,
     ),
     "data.val_fraction": Knob(
         0.1,

@@ -1,7 +1,7 @@
 """From text to ids to batches: pure numpy, no JAX.
 
 `corpus` finds the text (`datasets` downloads it, `synthetic` and `markov` make it, `token_files`
-reads nanoGPT's), `tokenizer` turns it into ids, `splits` cuts
+reads nanoGPT's), `tokenizer` turns it into ids (`bpe`'s, if they are not characters), `splits` cuts
 it into train and val, `batches` says which windows a batch holds.
 Imports `config` and `system`.
 """

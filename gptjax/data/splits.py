@@ -7,17 +7,29 @@ import dataclasses
 import ml_collections
 import numpy as np
 
-from gptjax.data.corpus import AnyCorpus
+from gptjax.data.bpe import BpeTokenizer
+from gptjax.data.corpus import AnyCorpus, Corpus
 from gptjax.data.token_files import TokenFiles
-from gptjax.data.tokenizer import CharTokenizer, IdTokenizer, Tokenizer
+from gptjax.data.tokenizer import IdTokenizer, Tokenizer, make_tokenizer
 from gptjax.system.errors import UserError
 
 
-def tokenizer(corpus: AnyCorpus) -> Tokenizer:
-    """The tokenizer of a run that starts on a corpus."""
+def tokenizer(corpus: AnyCorpus, data: ml_collections.ConfigDict) -> Tokenizer:
+    """The tokenizer of a run that starts on a corpus; a BPE is trained on the training part alone.
+
+    Raises:
+      UserError: if the one that is asked for cannot be had.
+    """
     if isinstance(corpus, TokenFiles):
         return IdTokenizer(corpus.vocab_size)
-    return CharTokenizer.of_text(corpus.text)
+    # A character that only val has must be known as well.
+    n_read = len(corpus.text) if data.tokenizer == "char" else _n_train(corpus, data)
+    return make_tokenizer(data.tokenizer, [corpus.text[:n_read]])
+
+
+def _n_train(corpus: Corpus, data: ml_collections.ConfigDict) -> int:
+    """How many of a text's characters are to train on."""
+    return int(len(corpus.text) * (1 - data.val_fraction))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Splits:
 def split(corpus: AnyCorpus, tokenizer: Tokenizer, data: ml_collections.ConfigDict) -> Splits:
     """The first 1 − val_fraction of the characters for training, the rest for validation.
 
-    Token files are split already.
+    Where they are cut, a token of train ends. Token files are split already.
 
     Raises:
       UserError: if the tokenizer lacks a character or an id.
@@ -43,12 +55,20 @@ def split(corpus: AnyCorpus, tokenizer: Tokenizer, data: ml_collections.ConfigDi
     if isinstance(corpus, TokenFiles):
         corpus.check_known(tokenizer)
         return Splits(corpus.train, corpus.val, corpus.entropy_nats)
-    ids = tokenizer.encode(corpus.text, what=f"corpus {corpus.name}")
-    n_train = int(len(ids) * (1 - data.val_fraction))
+    what = f"corpus {corpus.name}"
+    if isinstance(tokenizer, BpeTokenizer):
+        n_train = _n_train(corpus, data)
+        train = tokenizer.encode(corpus.text[:n_train], what=what)
+        val = tokenizer.encode(corpus.text[n_train:], what=what)
+    else:
+        ids = tokenizer.encode(corpus.text, what=what)
+        n_train = int(len(ids) * (1 - data.val_fraction))
+        train, val = ids[:n_train], ids[n_train:]
     floor = None
     if corpus.log_probs is not None:
-        floor = float(-corpus.log_probs[n_train:].mean())
-    return Splits(ids[:n_train], ids[n_train:], floor)
+        # Val's text has this probability, however many tokens it is written in.
+        floor = float(-corpus.log_probs[n_train:].sum() / len(val))
+    return Splits(train, val, floor)
 
 
 def check_lengths(splits: Splits, block_size: int) -> None:

@@ -1,13 +1,16 @@
-"""Text to token ids and back: characters, or ids as numbers; stored as JSON, never pickled."""
+"""Text to token ids and back: characters, BPE, or ids as numbers; stored as JSON, never pickled."""
 
 from __future__ import annotations
 
 import dataclasses
 import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from gptjax.data import bpe, vocabulary_files
+from gptjax.data.bpe import BpeTokenizer
 from gptjax.system.errors import UserError
 
 # Token files hold ids in 16 bits.
@@ -65,6 +68,11 @@ class CharTokenizer:
         """UTF-8 bytes of each token id's text, for losses per byte."""
         return np.array([len(symbol.encode()) for symbol in self.symbols], dtype=np.int32)
 
+    @property
+    def characters_per_token(self) -> np.ndarray | None:
+        """Characters of each token id's text: one."""
+        return np.ones(len(self.symbols), np.int32)
+
     def encode(self, text: str, *, what: str = "text") -> np.ndarray:
         """Token ids of `text`, in the smallest unsigned dtype that holds every id.
 
@@ -86,6 +94,10 @@ class CharTokenizer:
             )
         return ids.astype(np.min_scalar_type(self.vocab_size - 1))
 
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text; raises as `encode` does."""
+        return [self.encode(text) for text in texts]
+
     def known_part(self, text: str) -> tuple[str, list[str]]:
         """What is left of a text without the characters that are not in the vocabulary; these."""
         unknown = set(text) - set(self.symbols)
@@ -94,6 +106,10 @@ class CharTokenizer:
     def decode(self, ids: np.ndarray) -> str:
         """The text of token ids."""
         return "".join(map(self.symbols.__getitem__, np.asarray(ids).tolist()))
+
+    def decode_stream(self, chunks: Iterable[np.ndarray]) -> Iterator[str]:
+        """The same in pieces, one for each chunk of ids."""
+        return map(self.decode, chunks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +149,11 @@ class IdTokenizer:
         """None: what the ids stand for is not known."""
         return None
 
+    @property
+    def characters_per_token(self) -> np.ndarray | None:
+        """None, too."""
+        return None
+
     def encode(self, text: str, *, what: str = "text") -> np.ndarray:
         """The ids that `text` writes as numbers with white space between.
 
@@ -165,24 +186,46 @@ class IdTokenizer:
         """The ids as numbers, each after a space: so what follows a text can be added in pieces."""
         return "".join(f" {token}" for token in np.asarray(ids).tolist())
 
+    def decode_stream(self, chunks: Iterable[np.ndarray]) -> Iterator[str]:
+        """The same in pieces, one for each chunk of ids."""
+        return map(self.decode, chunks)
 
-Tokenizer = CharTokenizer | IdTokenizer
 
-_KINDS: dict[object, type[CharTokenizer] | type[IdTokenizer]] = {
+TextTokenizer = CharTokenizer | BpeTokenizer
+Tokenizer = TextTokenizer | IdTokenizer
+
+_KINDS: dict[object, type[CharTokenizer] | type[BpeTokenizer] | type[IdTokenizer]] = {
     "char": CharTokenizer,
+    "bpe": BpeTokenizer,
     "ids": IdTokenizer,
 }
 
 
+def make_tokenizer(spec: str, texts: Iterable[str]) -> TextTokenizer:
+    """The tokenizer that a data.tokenizer asks for: char, bpe:N, gpt2, or a folder of files.
+
+    `texts` are what char and bpe:N are made of. The tokenizer can be pickled: a process that gets
+    it so makes its own of what the `tokenizers` library needs.
+
+    Raises:
+      UserError: if it cannot be had, or a library that it needs is not installed.
+    """
+    if spec == "char":
+        return CharTokenizer("".join(sorted(set().union(*texts))))
+    if spec.startswith("bpe:"):
+        return bpe.train(texts, int(spec.removeprefix("bpe:")))
+    return vocabulary_files.gpt2() if spec == "gpt2" else vocabulary_files.read_folder(spec)
+
+
 def from_json(stored: dict[str, Any]) -> Tokenizer:
-    """The tokenizer, of either kind, that its `to_json` described.
+    """The tokenizer, of any kind, that its `to_json` described.
 
     Raises:
       UserError: when the description is of another kind or breaks a rule of its kind.
     """
     kind = stored.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise UserError("tokenizer", f"{kind!s:.22}", "must be of kind 'char' or 'ids'")
+        raise UserError("tokenizer", f"{kind!s:.22}", "must be of kind 'char', 'bpe' or 'ids'")
     return _KINDS[kind].from_json(stored)
 
 

@@ -11,7 +11,7 @@ from gptjax.explain.series import Series
 # Settings that are one decision, by what a sentence calls it. A change of several at once cannot be
 # told apart; one of these is the smallest step that a ladder takes.
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "corpus": ("corpus_sha256", "corpus", "data.val_fraction", "vocab_size"),
+    "corpus": ("corpus_sha256", "corpus", "data.val_fraction", "data.tokenizer", "vocab_size"),
     "model size": ("model.n_layer", "model.n_head", "model.n_embd"),
     "context": ("model.block_size",),
     "architecture": (

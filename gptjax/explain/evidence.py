@@ -82,9 +82,15 @@ def headline_alone(series: Series) -> Finding:
 
 def _about_both(pair: Pair) -> Iterator[Finding]:
     a, b, settings = pair.a, pair.b, pair.settings
-    if settings.of("corpus"):
+    if difference := settings.of("corpus"):
+        parts = tuple(_bits_per_byte(pair))
+        is_one_text = {"corpus_sha256", "corpus"} & set(settings.equal)
+        if is_one_text and difference.a.keys() <= {"data.tokenizer", "vocab_size"}:
+            values = pair.labels | dict(a_tokens=_tokens(a), b_tokens=_tokens(b))
+            yield Finding("other_tokens", values, math.inf, rank=0, parts=parts)
+            return
         values = pair.labels | dict(a_text=a.value("corpus", "?"), b_text=b.value("corpus", "?"))
-        yield Finding("other_text", values, math.inf, rank=0, parts=tuple(_bits_per_byte(pair)))
+        yield Finding("other_text", values, math.inf, rank=0, parts=parts)
         return
     if a.last is None or b.last is None:
         return
@@ -107,6 +113,12 @@ def _config_or_run(series: Series) -> str:
     """What a ladder is told to start from: the config of a known recipe, or what was read."""
     card = card_of(series)
     return card.config if card and card.config else series.path
+
+
+def _tokens(series: Series) -> str:
+    """What a run reads a text as: "gpt2, 50257 symbols"."""
+    known = [series.value("data.tokenizer"), f"{series.value('vocab_size', '?')} symbols"]
+    return ", ".join(filter(None, known))
 
 
 def _bits_per_byte(pair: Pair) -> Iterator[Finding]:

@@ -147,9 +147,14 @@ def design(ends: Sequence[End], *, n_random: int) -> Design:
     """The ladder between two ends, `n_random` orders besides the stated one and its reverse.
 
     Raises:
-      UserError: if nothing differs that can change a number.
+      UserError: if nothing differs that can change a number, or if tokens differ.
     """
     a, b = ends
+    tokenizers = [end.values["data.tokenizer"] for end in ends]
+    if tokenizers[0] != tokenizers[1]:
+        rule = f"has data.tokenizer={tokenizers[1]}, --from {tokenizers[0]}: losses per token of "
+        fix = "scripts/compare.py compares two runs in bits per byte."
+        raise UserError("--to", b.label, f"{rule}one and the other are of different things", fix)
     if a.label == b.label:  # Two folders of one name.
         a, b = dataclasses.replace(a, label="--from"), dataclasses.replace(b, label="--to")
     steps = steps_between(a.values, b.values)

@@ -110,4 +110,7 @@ class Pair:
 
 
 # Settings that need not be known to call two runs the same recipe: they move rounding, or nothing.
-_NOT_NEEDED = frozenset("device n_devices host_cores versions program corpus_sha256".split())
+# (Tokens that differ have another vocabulary as a rule, and older logs do not name them.)
+_NOT_NEEDED = frozenset(
+    "device n_devices host_cores versions program corpus_sha256 data.tokenizer".split()
+)

@@ -6,6 +6,7 @@ import jax
 import ml_collections
 
 import gptjax
+from gptjax.data.bpe import BpeTokenizer
 from gptjax.data.token_files import TokenFiles
 from gptjax.device.devices import lacks_bfloat16
 from gptjax.device.kernels import AttentionChoice
@@ -36,6 +37,9 @@ def of_corpus(inputs: Inputs) -> list[Notice]:
         f"{len(splits.train):,} train and {len(splits.val):,} val tokens"
     )
     lines.append(Notice(words))
+    if isinstance(inputs.tokenizer, BpeTokenizer):
+        words = f"one of val stands for {inputs.val_bytes_per_token:.2f} bytes"
+        lines.append(Notice(f"tokens: byte-level BPE; {words}"))
     if vocab_size == 1:
         words = "the vocabulary has 1 symbol; there is nothing to learn"
         lines.append(Notice(words, "warning"))

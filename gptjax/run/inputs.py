@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+from gptjax.config.config import set_knob
+from gptjax.config.knobs import KNOBS
 from gptjax.data import batches, corpus, splits
 from gptjax.data.corpus import AnyCorpus
 from gptjax.data.splits import Splits
-from gptjax.data.tokenizer import Tokenizer
+from gptjax.data.tokenizer import IdTokenizer, Tokenizer
 from gptjax.run.checkpoint import Checkpoint
 from gptjax.run.metadata import stored_tokenizer
 from gptjax.system.errors import UserError
 
 # The validation split, kept in the run directory so that evaluating needs nothing else.
 VAL_TOKENS = "val_tokens.npy"
+
+_KNOB = "data.tokenizer"
+_CHARACTERS = KNOBS[_KNOB].default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,23 +69,58 @@ def read_inputs(
     checkpoint: Checkpoint | None = None,
     *,
     is_fork: bool = False,
+    doing: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> Inputs:
     """What a config trains on, with the tokenizer of the checkpoint that it goes on from.
 
-    A run that goes on and is no fork has the corpus that it began with, fallback or not.
+    A run that goes on and is no fork has the corpus that it began with, fallback or not. `doing`
+    says what takes its time while it is entered.
 
     Raises:
       UserError: if it cannot be had, has changed since, or is too short for the model.
     """
     data = config.data
+    if data.tokenizer == _CHARACTERS:
+        doing = contextlib.nullcontext  # Nobody sees it.
     if checkpoint is None or is_fork:
         found = corpus.load(data.source, fallback=data.fallback)
     else:
         found = corpus.load_again(data.source, checkpoint.meta["corpus"])
-    tokenizer = stored_tokenizer(checkpoint.meta) if checkpoint else splits.tokenizer(found)
-    both = splits.split(found, tokenizer, data)
+    tokenizer = stored_tokenizer(checkpoint.meta) if checkpoint else None
+    # Of ids that are all a checkpoint knows, a fork may say what they stand for.
+    is_to_be_named = isinstance(tokenizer, IdTokenizer) and data.tokenizer != _CHARACTERS
+    if tokenizer is None or is_to_be_named:
+        before = tokenizer
+        with doing(f"making the tokenizer {data.tokenizer}"):
+            tokenizer = splits.tokenizer(found, data)
+        if before is not None and before.vocab_size != tokenizer.vocab_size:
+            words = f"has {tokenizer.vocab_size:,} ids; the checkpoint has {before.vocab_size:,}"
+            raise UserError(_KNOB, data.tokenizer, words)
+    with doing("turning the text into tokens"):
+        both = splits.split(found, tokenizer, data)
     splits.check_lengths(both, config.model.block_size)
     return Inputs(found, tokenizer, both, batches.sha256(both.val))
+
+
+def forked_config(
+    requested: ml_collections.ConfigDict, overrides: Collection[str], found: Checkpoint
+) -> ml_collections.ConfigDict:
+    """The config of a fork: it has the tokenizer of the checkpoint, whose embeddings are of that.
+
+    Raises:
+      UserError: if another one is asked for.
+    """
+    wanted = requested.data.tokenizer
+    was = found.meta["config"].get(_KNOB, _CHARACTERS)
+    is_of_ids = isinstance(stored_tokenizer(found.meta), IdTokenizer)
+    if is_of_ids or wanted == was or requested.data.source.startswith("tokens:"):
+        return requested
+    if wanted != _CHARACTERS or _KNOB in overrides:
+        words = f"the checkpoint {requested.init_from} has {was}"
+        raise UserError(_KNOB, wanted, words, "A fork keeps its tokenizer: leave it out.")
+    config = requested.copy_and_resolve_references()
+    set_knob(config, _KNOB, was)
+    return config
 
 
 def read_val_ids(run_dir: Path, sha256: str) -> np.ndarray:

@@ -21,6 +21,7 @@ from gptjax.run import pretrained
 from gptjax.run.changes import learning_rate_jump
 from gptjax.run.checkpoint import Checkpoint, Checkpoints
 from gptjax.run.directory import has_checkpoints, is_used
+from gptjax.run.inputs import forked_config
 from gptjax.run.progress import Notice
 from gptjax.run.reader import read_checkpoint
 from gptjax.run.runlog import check_nothing_lost
@@ -198,7 +199,8 @@ def _forked(
             f"Set --config.train.max_iters above {found.step}.",
         )
     parent = {"init_from": str(source), "step": found.step, "corpus": found.meta["corpus"]["name"]}
-    return ResumePlan(requested, sorted(overrides), [], found, is_fork=True, parent=parent)
+    config = forked_config(requested, set(overrides), found)
+    return ResumePlan(config, sorted(overrides), [], found, is_fork=True, parent=parent)
 
 
 def resumed_config(

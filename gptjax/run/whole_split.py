@@ -31,7 +31,7 @@ class Evaluation:
       loss: nats per token of `unit`, "char" or "token".
       context: tokens that the last of a window is predicted from.
       n_tokens: tokens that were predicted.
-      bits_per_byte: the same loss in other units; None where tokens have no bytes.
+      bits_per_byte, nats_per_char: the same loss in other units; None where tokens are no text.
       corpus: what the checkpoint says of it.
     """
 
@@ -41,6 +41,7 @@ class Evaluation:
     context: int
     n_tokens: int
     bits_per_byte: float | None
+    nats_per_char: float | None
     corpus: dict[str, Any]
 
 
@@ -79,10 +80,11 @@ def measure_loss(found: Checkpoint, ids: np.ndarray, *, context: int) -> Evaluat
         loss = mean_loss(evaluator.losses(params, tokens, offsets_W))
     tokenizer = stored_tokenizer(found.meta)
     targets = ids[(offsets_W[:, None] + 1 + np.arange(context)[None]).reshape(-1)]
-    bits_per_byte = None
-    if tokenizer.bytes_per_token is not None:
+    bits_per_byte = nats_per_char = None
+    if tokenizer.bytes_per_token is not None and tokenizer.characters_per_token is not None:
         bytes_per_token = float(tokenizer.bytes_per_token[targets].mean())
         bits_per_byte = loss.mean / math.log(2) / bytes_per_token
+        nats_per_char = loss.mean / float(tokenizer.characters_per_token[targets].mean())
     return Evaluation(
         step=found.step,
         loss=loss,
@@ -90,5 +92,6 @@ def measure_loss(found: Checkpoint, ids: np.ndarray, *, context: int) -> Evaluat
         context=context,
         n_tokens=len(targets),
         bits_per_byte=bits_per_byte,
+        nats_per_char=nats_per_char,
         corpus=found.meta["corpus"],
     )

@@ -52,7 +52,7 @@ class NanoGPT:
         if dataset != _SHAKESPEARE:
             return  # The very same files.
         text = corpus.load(config.data.source, fallback="")
-        ours = splits.split(text, splits.tokenizer(text), config.data).train
+        ours = splits.split(text, splits.tokenizer(text, config.data), config.data).train
         data = self._folder / "data" / dataset
         prepare = f"Run {data / 'prepare.py'} with its Python first."
         try:

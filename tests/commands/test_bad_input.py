@@ -5,6 +5,7 @@ it was before.
 """
 
 import dataclasses
+import json
 import os
 import shlex
 import shutil
@@ -16,6 +17,8 @@ from pathlib import Path
 import forked
 import pytest
 from forked import SCRIPTS
+
+from gptjax.data.bpe_rules import BYTE_OF
 
 CONFIG = """\
 from gptjax.config.config import default_config
@@ -71,6 +74,8 @@ FILES: dict[str, bytes] = {
     "ids/val.bin": bytes([0, 0, 1, 0]),
     "ids/meta.json": b'{"vocab_size": 50, "name": "ids", "entropy_nats": null}',
     "no_checkpoint/checkpoints/": b"",
+    "vocab/vocab.json": json.dumps({symbol: n for n, symbol in enumerate(BYTE_OF)}).encode(),
+    "vocab/merges.txt": b"#version: 0.2\na b\n",
 }
 
 TRAINED = "trained"
@@ -211,6 +216,15 @@ CONFIG_VALUES = config_errors(
     ("seed=1.5", "--config.seed: '1.5'; must be an integer"),
     ("seed=x", "--config.seed: 'x'; must be an integer"),
     ("data.val_fraction=1", "data.val_fraction: 1.0; must be in (0, 1)"),
+    ("data.tokenizer=bpe:256", "data.tokenizer: 'bpe:256'; must be", "N from 257 to 262144"),
+    ("data.tokenizer=bpe:-3", "data.tokenizer: 'bpe:-3'; must be char, gpt2, a path or bpe:N"),
+    ("data.tokenizer=BPE:300", "data.tokenizer: 'BPE:300'; must be char, gpt2, a path or bpe:N"),
+    ("data.tokenizer=bpe", "data.tokenizer: 'bpe'; must be char, gpt2, a path or bpe:N"),
+    ("data.tokenizer=", "data.tokenizer: ''; must be char, gpt2, a path or bpe:N"),
+    (
+        "data.tokenizer=gpt2 --config.data.source=tokens:ids",
+        "data.tokenizer: gpt2; cannot be given with data.source=tokens:ids: its ids are tokens",
+    ),
     ("data.fallback=other", "data.fallback: 'other'; must be one of synthetic"),
     ("out_dir=", "out_dir: ''; must not be empty"),
 )
@@ -234,12 +248,21 @@ DATA = cases(
     (f"data.source=tokens:{LONG_NAME}", f"data.source: {LONG_NAME}", "File name too long"),
     ("data.source=tokens:odd", "data.source: odd/train.bin; has 3 bytes; must hold ids of two"),
     ("data.source=tokens:ids", "ids/train.bin; has the id 50, and the vocabulary 50 ids"),
+    ("data.tokenizer=bpe:400", "data.tokenizer: bpe:400; the text to train on gives", "at most"),
+    ("data.tokenizer=cahr", "data.tokenizer: cahr; is neither char, bpe:N, gpt2", "mean 'char'"),
+    ("data.tokenizer=empty_dir", "data.tokenizer: empty_dir/vocab.json; cannot be read: No such"),
+    ("data.tokenizer=vocab", "data.tokenizer: vocab; has a merge, number 1 ('a b'), that makes no"),
 ) + [
+    Case(
+        "train --config tiny.py --config.data.tokenizer=gpt2",
+        ("data.tokenizer: gpt2; cannot be downloaded (", "or name their folder."),
+        (("GPTJAX_DATA_DIR", ""), ("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", ".")),
+    ),
     Case(
         "train --config tiny.py --config.data.source=tiny_shakespeare",
         ("tiny_shakespeare/input.txt; sha256 mismatch: got ", "want 86c4e6aa"),
         (("GPTJAX_DATA_DIR", "."),),
-    )
+    ),
 ]
 
 # No GPU is visible, so that the CUDA cases are errors everywhere.

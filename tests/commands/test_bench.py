@@ -85,7 +85,7 @@ def checkout(tmp_path, settings):
     (folder / "sample.py").write_text(FAKE_SAMPLE)
     (folder / "model.py").write_text("")
     text = corpus.load(settings.data.source, fallback="")
-    ids = splits.split(text, splits.tokenizer(text), settings.data).train
+    ids = splits.split(text, splits.tokenizer(text, settings.data), settings.data).train
     np.asarray(ids, np.uint16).tofile(data / "train.bin")
     return folder
 

@@ -76,3 +76,26 @@ def test_each_split_must_hold_a_window(n_train, n_val, message):
         with pytest.raises(UserError) as error:
             splits.check_lengths(made, 7)
         assert str(error.value) == message
+
+
+def test_of_bpe_the_text_is_cut_before_it_is_tokens_and_the_floor_is_the_text_s():
+    """A merge over the cut is none, and val has as many nats as its characters, in fewer tokens."""
+    text = "abababab abababab "
+    log_probs = -np.arange(1.0, 1 + len(text))
+    found = corpus.Corpus("synthetic", text, "", log_probs)
+    settings = ml_collections.ConfigDict({"val_fraction": 0.3, "tokenizer": "bpe:259"})
+    made = splits.tokenizer(found, settings)
+    both = splits.split(found, made, settings)
+    n_train = int(len(text) * 0.7)
+    assert made.decode(both.train) == text[:n_train] == "abababab aba"
+    assert made.decode(both.val) == text[n_train:]
+    assert len(both.val) < len(text) - n_train
+    assert both.floor_nats == pytest.approx(-log_probs[n_train:].sum() / len(both.val))
+
+
+def test_a_bpe_is_trained_on_what_is_not_val_and_characters_are_of_all():
+    settings = ml_collections.ConfigDict({"val_fraction": 0.5, "tokenizer": "bpe:258"})
+    found = corpus.Corpus("text:x", "abab" * 5 + "cdcd" * 5, "")
+    assert "ab" in splits.tokenizer(found, settings).tokens.split("\n")
+    settings.tokenizer = "char"
+    assert splits.tokenizer(found, settings).symbols == "abcd"

@@ -61,7 +61,7 @@ def settings(folder, **knobs):
 def test_ids_are_mapped_and_not_copied(files):
     found = corpus.load(f"tokens:{files}", fallback="synthetic")
     assert (found.name, found.fallback_reason) == ("tokens:fifty", "")
-    tokenizer = splits.tokenizer(found)
+    tokenizer = splits.tokenizer(found, tiny.config().data)
     assert tokenizer == IdTokenizer(VOCABULARY)
     found_splits = splits.split(found, tokenizer, tiny.config().data)
     for ids, name in ((found_splits.train, "train"), (found_splits.val, "val")):

@@ -92,16 +92,19 @@ def test_json_format_of_stored_checkpoints():
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        ({"kind": "bpe", "symbols": "abc"}, "tokenizer: bpe; must be of kind 'char' or 'ids'."),
-        ({"symbols": "abc"}, "tokenizer: None; must be of kind 'char' or 'ids'."),
-        ({}, "tokenizer: None; must be of kind 'char' or 'ids'."),
+        (
+            {"kind": "BPE", "symbols": "abc"},
+            "tokenizer: BPE; must be of kind 'char', 'bpe' or 'ids'.",
+        ),
+        ({"symbols": "abc"}, "tokenizer: None; must be of kind 'char', 'bpe' or 'ids'."),
+        ({}, "tokenizer: None; must be of kind 'char', 'bpe' or 'ids'."),
         ({"kind": "char"}, "tokenizer: None; must be distinct symbols in order."),
         ({"kind": "char", "symbols": ""}, "tokenizer: ''; must be distinct symbols in order."),
         ({"kind": "char", "symbols": "ba"}, "tokenizer: 'ba'; must be distinct symbols in order."),
         ({"kind": "char", "symbols": "aab"}, "'aab'; must be distinct symbols in order."),
         ({"kind": "char", "symbols": ["a", "b"]}, "['a', 'b']; must be distinct symbols in order."),
         ({"kind": "char", "symbols": 7}, "tokenizer: 7; must be distinct symbols in order."),
-        ({"kind": ["ids"]}, "tokenizer: ['ids']; must be of kind 'char' or 'ids'."),
+        ({"kind": ["ids"]}, "tokenizer: ['ids']; must be of kind 'char', 'bpe' or 'ids'."),
         ({"kind": "ids"}, "tokenizer: None; must have 1 to 65536 ids."),
         ({"kind": "ids", "vocab_size": 0}, "tokenizer: 0; must have 1 to 65536 ids."),
         ({"kind": "ids", "vocab_size": 65_537}, "tokenizer: 65537; must have 1 to 65536 ids."),

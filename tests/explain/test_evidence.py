@@ -210,6 +210,26 @@ def test_another_text_is_told_first_and_nothing_after_it():
     assert "(tiny_shakespeare, synthetic)" in sentence(found[0])
 
 
+def test_of_one_text_in_other_tokens_no_loss_is_compared_but_bits_per_byte_are():
+    """1.9 nats are 2.7411 bits; a token of b has two bytes."""
+    a = by_hand.series("a", END, val_bytes_per_token=1.0, data__tokenizer="char")
+    b = dict(val_bytes_per_token=2.0, vocab_size=300, model__dropout=0.2)
+    lower = ((0, 5.7), *LOWER[1:])
+    for known, words in (({"data__tokenizer": "bpe:300"}, "bpe:300, "), ({}, "")):
+        found = findings(Pair(a, by_hand.series("b", lower, **b, **known)))
+        assert [each.kind for each in found] == ["other_tokens"]
+        assert f"(char, 65 symbols; {words}300 symbols)" in sentence(found[0])
+        assert "they end at 2.7411 and 1.2263" in sentence(found[0])
+    # With another text it is that which is told.
+    other = by_hand.series("b", lower, **b, corpus="synthetic", data__tokenizer="bpe:300")
+    assert kinds(a, other) == ["other_text"]
+
+
+def test_tokens_that_an_older_log_does_not_name_are_no_difference():
+    a, b = by_hand.series("a", END, data__tokenizer="char"), by_hand.series("b", END)
+    assert kinds(a, b)[0] == "identical"
+
+
 def test_of_unlike_texts_bits_per_byte_are_told_where_they_are_known():
     """1.9 nats are 2.7411 bits; a token of b has two bytes."""
     a = by_hand.series("a", END, val_bytes_per_token=1.0)

@@ -67,6 +67,13 @@ def test_a_reading_has_the_seeds_that_are_whole():
     assert found.readings(chosen, {}) == []
 
 
+def test_other_tokens_have_losses_that_no_ladder_divides():
+    with pytest.raises(
+        UserError, match="--to: b; has data.tokenizer=gpt2, --from char: losses per"
+    ):
+        design([A, end("b", data__tokenizer="gpt2")], n_random=0)
+
+
 def test_two_of_one_name_and_two_that_do_not_differ():
     found = design([A, end("a", model__dropout=0.1)], n_random=0)
     assert found.labels == ("--from", "--to")

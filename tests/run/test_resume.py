@@ -432,6 +432,7 @@ class TestResumedConfig:
             ("train.grad_accum_steps", 2),
             ("data.source", "synthetic"),
             ("data.val_fraction", 0.2),
+            ("data.tokenizer", "bpe:300"),
         ],
     )
     def test_another_experiment_is_refused(self, name, value):

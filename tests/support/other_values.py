@@ -6,6 +6,7 @@ OTHER_VALUES = {
     "init_from": "scratch",
     "data.source": "text:a=b c.txt",
     "data.fallback": "",
+    "data.tokenizer": "bpe:512",
     "data.val_fraction": 0.3,
     "model.n_layer": 3,
     "model.n_head": 5,
