@@ -23,8 +23,9 @@ from gptjax.system.errors import UserError
 
 _EXTRA = 'Install it: pip install -e ".[bpe]"'
 
-# Characters that are encoded at once, in how many pieces: a megabyte takes some 100 MB meanwhile.
-_PIECE, _PIECES = 2**16, 16
+# Characters of a piece, which one core encodes, and of what is encoded at once: what the library
+# says of a character takes some 100 bytes, and much memory is slow.
+_PIECE, _AT_ONCE = 2**16, 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +116,8 @@ class BpeTokenizer:
           UserError: if the text has no UTF-8, or without the `tokenizers` library.
         """
         _check_utf8(text, what)
-        pieces = list(bpe_rules.pieces(text, _PIECE))
-        parts = [np.zeros(0, self.dtype)]
-        for first in range(0, len(pieces), _PIECES):
-            parts += self._encoded(pieces[first : first + _PIECES])
-        return np.concatenate(parts)
+        parts = self._encoded(bpe_rules.pieces(text, _PIECE))
+        return np.concatenate([np.zeros(0, self.dtype), *parts])
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, in `dtype`; the texts are shared out among all cores.
@@ -131,7 +129,7 @@ class BpeTokenizer:
         """
         for text in texts:
             _check_utf8(text, "text")
-        return self._encoded(texts)
+        return list(self._encoded(texts))
 
     def known_part(self, text: str) -> tuple[str, list[str]]:
         """What is left of a text without what has no UTF-8 (half of a surrogate pair); that."""
@@ -164,10 +162,11 @@ class BpeTokenizer:
         merges = [tuple(merge.split(" ")) for merge in self.merges.split("\n") if merge]
         return _with_words(library, library.models.BPE(vocab=vocabulary, merges=merges))
 
-    def _encoded(self, texts: Sequence[str]) -> list[np.ndarray]:
-        # Not the library's encode_batch, which also finds out where in a text each token stands.
-        found = self._engine.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(each.ids, self.dtype) for each in found]
+    def _encoded(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        for group in _groups(texts, _AT_ONCE):
+            # Not the library's encode_batch: it also finds out where in a text each token stands.
+            for each in self._engine.encode_batch_fast(group, add_special_tokens=False):
+                yield np.array(each.ids, self.dtype)
 
 
 def train(texts: Iterable[str], n_ids: int) -> BpeTokenizer:
@@ -203,6 +202,19 @@ def _with_words(library: Any, model: Any) -> Any:
     engine = library.Tokenizer(model)
     engine.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     return engine
+
+
+def _groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """The texts, as many together as have `size` characters or just more."""
+    group, n_characters = [], 0
+    for text in texts:
+        group.append(text)
+        n_characters += len(text)
+        if n_characters >= size:
+            yield group
+            group, n_characters = [], 0
+    if group:
+        yield group
 
 
 def _library() -> Any:

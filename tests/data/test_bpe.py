@@ -134,7 +134,7 @@ def test_a_text_in_pieces_has_the_same_tokens(text, size):
 def test_a_long_text_is_cut_into_pieces(monkeypatch):
     made, reference = small()
     monkeypatch.setattr(bpe, "_PIECE", 50)
-    monkeypatch.setattr(bpe, "_PIECES", 3)
+    monkeypatch.setattr(bpe, "_AT_ONCE", 150)
     assert made.encode(MIXED * 2).tolist() == reference.encode(MIXED * 2)
 
 
