@@ -77,12 +77,12 @@ class BpeTokenizer:
         """What a token is, in a word."""
         return "token"
 
-    @property
+    @functools.cached_property
     def vocab_size(self) -> int:
         """Number of token ids."""
         return self.tokens.count("\n") + 1
 
-    @property
+    @functools.cached_property
     def dtype(self) -> np.dtype[Any]:
         """The smallest unsigned dtype that holds every id."""
         return np.min_scalar_type(self.vocab_size - 1)
@@ -92,7 +92,7 @@ class BpeTokenizer:
         """What to begin with: a newline, as nanoGPT does."""
         return "\n"
 
-    @property
+    @functools.cached_property
     def end_of_text(self) -> int | None:
         """The id that stands between two texts, and that no text is encoded to; None without."""
         names = self.tokens.split("\n")
