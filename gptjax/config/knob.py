@@ -78,6 +78,11 @@ def fraction(default: float, meaning: str, **more: Any) -> Knob:
     return Knob(default, meaning, "must be in [0, 1)", lambda value: 0 <= value < 1, **more)
 
 
+def path(default: str, meaning: str, **more: Any) -> Knob:
+    """A path, or words that may end in one."""
+    return Knob(default, meaning, "must not be empty", bool, is_path=True, **more)
+
+
 def tokenizer(default: str, meaning: str, **more: Any) -> Knob:
     """What makes tokens of a text: a word, a path, or bpe:N with an N that there can be."""
 
@@ -90,7 +95,7 @@ def tokenizer(default: str, meaning: str, **more: Any) -> Knob:
         return kind == "bpe" and is_number and FEWEST_IDS <= int(number) <= MOST_IDS
 
     rule = f"must be char, gpt2, a path or bpe:N, N from {FEWEST_IDS} to {MOST_IDS}"
-    return Knob(default, meaning, rule, holds, **more)
+    return Knob(default, meaning, rule, holds, is_path=True, **more)
 
 
 def type_name(default: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gptjax.config.knob import Knob, at_least, between, fraction, one_of, rate, tokenizer
+from gptjax.config.knob import Knob, at_least, between, fraction, one_of, path, rate, tokenizer
 
 _EXPERIMENT: dict[str, Any] = {"on_resume": "refused"}  # names it; a fork may have another
 _SHAPE: dict[str, Any] = {"on_resume": "refused", "fixed_in_fork": True}
@@ -22,27 +22,19 @@ KNOBS: dict[str, Knob] = {
         lambda value: 0 <= value < 2**32,
         **_EXPERIMENT,
     ),
-    "out_dir": Knob(
-        "out/run", "the run directory", "must not be empty", bool, **_PLACE, is_path=True
-    ),
-    "init_from": Knob(
+    "out_dir": path("out/run", "the run directory", **_PLACE),
+    "init_from": path(
         "auto",
         "auto: continue the run in out_dir, else start; scratch: start, refuse a used directory; "
         "a path: fork the run or checkpoint there into a new out_dir; gpt2:PATH or gpt2:HUB_ID: "
         "start with a GPT-2's weights",
-        "must not be empty",
-        bool,
         **_PLACE,
-        is_path=True,
     ),
-    "data.source": Knob(
+    "data.source": path(
         "tiny_shakespeare",
         "tiny_shakespeare, text:PATH (a UTF-8 file), tfds:NAME, "
         "tokens:DIR (train.bin and val.bin, ids as uint16) or synthetic",
-        "must not be empty",
-        bool,
         on_resume="content",
-        is_path=True,
     ),
     "data.fallback": one_of(
         "synthetic", ("synthetic", ""), 'used when the source cannot be had; "" makes that an error'
@@ -53,7 +45,6 @@ KNOBS: dict[str, Knob] = {
         "of the text; gpt2: GPT-2's; PATH: of a folder's vocab.json and merges.txt (extra: bpe)",
         **_EXPERIMENT,
         nanogpt=None,
-        is_path=True,
     ),
     "data.val_fraction": Knob(
         0.1,
