@@ -1,8 +1,8 @@
 """nanoGPT's finetune_shakespeare: GPT-2 XL's weights, 20 updates on Tiny Shakespeare; not measured.
 
-32,768 tokens an update, of the 301,966 that Tiny Shakespeare has: two passes in all. The folder is
-nanoGPT's data/shakespeare with its train.bin and val.bin; the weights are fetched from the Hugging
-Face hub (`pip install -e ".[hub]"`; 6 GB), or are a folder of config.json and model.safetensors:
+32,768 tokens an update, of the 301,966 that Tiny Shakespeare has: two passes in all. The weights
+are fetched from the Hugging Face hub (`pip install -e ".[bpe,hub]"`; 6 GB), or are a folder of
+config.json and model.safetensors:
 
     python scripts/train.py --config configs/finetune_shakespeare.py
     python scripts/train.py --config configs/finetune_shakespeare.py --config.init_from=gpt2:FOLDER
@@ -21,7 +21,7 @@ def get_config():
     config.update(
         out_dir="out/finetune_shakespeare",
         init_from="gpt2:openai-community/gpt2-xl",
-        data=dict(source="tokens:data/shakespeare", fallback=""),
+        data=dict(source="tiny_shakespeare", tokenizer="gpt2", fallback=""),
         model=dict(
             n_layer=48,
             n_head=25,

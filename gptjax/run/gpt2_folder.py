@@ -13,7 +13,9 @@ import numpy as np
 
 from gptjax.config.config import flat, from_flat
 from gptjax.config.gpt2_json import ALWAYS, json_of
+from gptjax.data.bpe_rules import END_OF_TEXT
 from gptjax.data.token_files import GPT2_VOCABULARY
+from gptjax.data.vocabulary_files import MERGES, VOCABULARY
 from gptjax.model import interop
 from gptjax.run import safetensors_file
 from gptjax.run.checkpoint import Checkpoint
@@ -21,9 +23,6 @@ from gptjax.run.metadata import model_config, stored_tokenizer
 from gptjax.run.pretrained import CONFIG
 from gptjax.system.errors import UserError
 from gptjax.system.files import pretty_json, write_atomically
-
-# What stands between two texts in GPT-2's tokens.
-END_OF_TEXT = "<|endoftext|>"
 
 
 def check_is_gpt2(config: ml_collections.ConfigDict) -> None:
@@ -89,8 +88,8 @@ def tokenizer_files(tokenizer: Mapping[str, Any]) -> dict[str, str]:
     }
     numbers = {token: number for number, token in enumerate(tokens)}
     return {
-        "vocab.json": json.dumps(numbers, ensure_ascii=False),
-        "merges.txt": f"#version: 0.2\n{tokenizer['merges']}\n",
+        VOCABULARY: json.dumps(numbers, ensure_ascii=False),
+        MERGES: f"#version: 0.2\n{tokenizer['merges']}\n",
         "tokenizer_config.json": pretty_json(described),
     }
 

@@ -34,7 +34,8 @@ LONG = {"gpt2_350m", "gpt2_774m", "gpt2_1558m", "finetune_shakespeare", "eval_gp
 def test_xlas_count_agrees_with_the_formula(path):
     config = load_config(str(path), {})
     config.model.attention_rows = config.model.block_size  # as program.py counts
-    n_symbols = 50_257 if config.data.source.startswith("tokens:") else 65
+    is_gpt2s = config.data.source.startswith("tokens:") or config.data.tokenizer == "gpt2"
+    n_symbols = 50_257 if is_gpt2s else 65
     model = model_config(config, n_symbols)
     state = jax.eval_shape(lambda: step.initial_state(model, optim.optimizer(config), 0))
     n_params = n_parameters(state.params)

@@ -99,3 +99,36 @@ def test_ours_is_loaded_and_writes_the_same(transformers, torch, tmp_path, capsy
     settings = dict(num_samples=1, max_new_tokens=6, temperature=0.0, top_k=13, seed=0, stride=1)
     (text,) = sample.sampled_texts(found, prompt="3", prompt_file="", **settings)
     assert text.split() == list(map(str, written))
+
+
+@pytest.mark.slow
+def test_a_text_in_gpt2s_kind_of_tokens_is_fine_tuned_and_goes_back(transformers, torch, tmp_path):
+    """Weights of transformers', BPE tokens of a text, and text again from what comes of both."""
+    pytest.importorskip("tokenizers")
+    shape = dict(n_layer=2, n_head=3, n_embd=24, n_positions=16, vocab_size=300)
+    theirs(transformers, torch, **shape).save_pretrained(tmp_path / "weights")
+    config = runs.settings(
+        tmp_path,
+        init_from=f"gpt2:{tmp_path}/weights",
+        data__tokenizer="bpe:300",
+        optim__schedule="constant",
+        optim__learning_rate=3e-3,
+        train__max_iters=30,
+        eval__interval=30,
+    )
+    assert runs.start(config, tmp_path / "run") == 0
+    first, last = (r["val_loss"] for r in runs.history(tmp_path / "run") if r["kind"] == "eval")
+    assert last < first - 0.5
+    export_weights.export_weights(str(tmp_path / "run"), step="latest", to="hf", dataset="")
+    folder, prompt = tmp_path / "run" / "hf", "17: the 3 cats"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    ids_BT = tokenizer(prompt, return_tensors="pt")["input_ids"][:, -5:]
+    assert model.config.eos_token_id == tokenizer.eos_token_id == 299
+    prompt = tokenizer.decode(ids_BT[0])
+    settings = dict(max_new_tokens=1, do_sample=False, pad_token_id=0)
+    written = tokenizer.decode(model.generate(ids_BT, **settings)[0])
+    settings = dict(num_samples=1, max_new_tokens=1, temperature=0.0, top_k=0, seed=0, stride=1)
+    found = runs.newest(tmp_path / "run")
+    (text,) = sample.sampled_texts(found, prompt=prompt, prompt_file="", **settings)
+    assert text == written
