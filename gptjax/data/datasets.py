@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -167,30 +166,6 @@ def _remove_partial_downloads(builder: Any) -> None:
     root = Path(builder.data_path).parent.parent
     for partial in (root / "downloads" / builder.name).glob("*.tmp.*"):
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def hub_file(repository: str, name: str) -> Path:
-    """A file of a repository of the Hugging Face hub, from its cache here or downloaded.
-
-    Raises:
-      Offline: if it is not here, and the hub does not answer or has it not.
-      UserError: if the hub's library is not installed.
-    """
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UserError(
-            "hub", repository, "needs huggingface_hub", 'Install it: pip install -e ".[bpe]"'
-        ) from error
-    # The function that from_pretrained of every library of theirs calls.
-    with contextlib.suppress(OSError, ValueError):  # It is not here.
-        return Path(huggingface_hub.hf_hub_download(repository, name, local_files_only=True))
-    probe(huggingface_hub.constants.ENDPOINT)
-    huggingface_hub.utils.disable_progress_bars()
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, name))
-    except Exception as error:  # Its own, requests' or httpx's, by its version.
-        raise Offline(_one_line(error)) from error
 
 
 def probe(url: str) -> None:

@@ -10,11 +10,13 @@ from gptjax.data.datasets import Offline, probe
 from gptjax.system.errors import UserError
 
 
-def folder_of(repository: str, patterns: Sequence[str], *, flag: str, value: str) -> Path:
+def folder_of(
+    repository: str, patterns: Sequence[str], *, flag: str, value: str, otherwise: str
+) -> Path:
     """A folder with the files of a repository whose names match; fetched if they are not here.
 
-    `flag` and `value` are what errors name. Where the hub does not answer within seconds, what is
-    in the cache has to do.
+    `flag` and `value` are what errors name, `otherwise` what they advise. Where the hub does not
+    answer within seconds, what is in the cache has to do.
 
     Raises:
       UserError: if there is no such repository, or it cannot be had.
@@ -23,7 +25,7 @@ def folder_of(repository: str, patterns: Sequence[str], *, flag: str, value: str
         import huggingface_hub
         from huggingface_hub import constants, errors
     except ImportError as error:
-        advice = 'Install it: pip install -e ".[hub]", or give a folder: gpt2:PATH.'
+        advice = f'Install it: pip install -e ".[hub]". {otherwise}'
         raise UserError(flag, value, "the hub is reached by huggingface_hub", advice) from error
     offline = _offline_reason(constants)
     try:
@@ -32,8 +34,8 @@ def folder_of(repository: str, patterns: Sequence[str], *, flag: str, value: str
         )
     except errors.LocalEntryNotFoundError as error:
         rule = f"the Hugging Face hub cannot be reached ({offline or _one_line(error)})"
-        advice = "Nothing of it was fetched before. Copy its files here and give their folder: "
-        raise UserError(flag, value, rule, f"{advice}gpt2:PATH.") from error
+        advice = f"Nothing of it was fetched before. {otherwise}"
+        raise UserError(flag, value, rule, advice) from error
     except (errors.HFValidationError, errors.RepositoryNotFoundError) as error:
         rule = "is neither a folder here nor a repository of the Hugging Face hub"
         raise UserError(flag, value, rule, "GPT-2's are openai-community/gpt2 and -xl.") from error

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.config.knob import MOST_IDS
+from gptjax.data import hub
 from gptjax.data.bpe import BpeTokenizer
-from gptjax.data.datasets import Offline, hub_file
 from gptjax.system.errors import UserError, did_you_mean
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
@@ -49,14 +49,11 @@ def gpt2() -> BpeTokenizer:
     """
     data = os.environ.get("GPTJAX_DATA_DIR", "")
     folder = Path(data) / "gpt2"
-    try:
-        if data and os.path.lexists(folder):
-            paths = {name: folder / name for name in GPT2_SHA256}
-        else:
-            paths = {name: hub_file(GPT2_REPOSITORY, name) for name in GPT2_SHA256}
-    except Offline as error:
+    if not (data and os.path.lexists(folder)):
         fix = f"Put {VOCABULARY} and {MERGES} into $GPTJAX_DATA_DIR/gpt2, or name their folder."
-        raise UserError(_KNOB, "gpt2", f"cannot be downloaded ({error})", fix) from error
+        names = list(GPT2_SHA256)
+        folder = hub.folder_of(GPT2_REPOSITORY, names, flag=_KNOB, value="gpt2", otherwise=fix)
+    paths = {name: folder / name for name in GPT2_SHA256}
     raw = {name: _read(path) for name, path in paths.items()}
     for name, content in raw.items():
         if (found := hashlib.sha256(content).hexdigest()) != GPT2_SHA256[name]:

@@ -190,4 +190,5 @@ def _folder(source: str) -> Path:
         raise UserError(_FLAG, source, "is not a folder", "Give the folder that it is in.")
     if not _REPOSITORY.fullmatch(name):
         raise UserError(_FLAG, source, "no such folder")
-    return hub.folder_of(name, _PATTERNS, flag=_FLAG, value=source)
+    otherwise = "Copy its files here and give their folder: gpt2:PATH."
+    return hub.folder_of(name, _PATTERNS, flag=_FLAG, value=source, otherwise=otherwise)

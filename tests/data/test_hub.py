@@ -1,7 +1,11 @@
 """The Hugging Face hub: asked by its own library, and one line where it cannot be."""
 
+import http.server
+import json
 import os
+import subprocess
 import sys
+import threading
 import types
 
 import pytest
@@ -20,6 +24,9 @@ class Errors(types.ModuleType):
 
     class RepositoryNotFoundError(Exception):
         pass
+
+
+NAMED = dict(flag="init_from", value="gpt2:x", otherwise="Give its folder.")
 
 
 @pytest.fixture
@@ -46,7 +53,7 @@ def library(monkeypatch, tmp_path):
 
 
 def folder_of(repository="openai-community/gpt2"):
-    return hub.folder_of(repository, ("config.json",), flag="init_from", value="gpt2:x")
+    return hub.folder_of(repository, ("config.json",), **NAMED)
 
 
 def test_a_repository_is_fetched_into_a_folder(library, tmp_path):
@@ -66,7 +73,7 @@ def test_without_a_network_the_cache_is_asked_and_then_one_line(library, monkeyp
     assert library.asked[0][1]["local_files_only"] is True
     library.outcome = Errors.LocalEntryNotFoundError("cannot find")
     words = r"init_from: gpt2:x; the Hugging Face hub cannot be reached \(no answer within 3 s\)\."
-    with pytest.raises(UserError, match=words + ".* gpt2:PATH"):
+    with pytest.raises(UserError, match=words + ".* Give its folder"):
         folder_of()
 
 
@@ -94,29 +101,79 @@ def test_what_goes_wrong_is_one_line(library, outcome, words):
 
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match=r'pip install -e "\.\[hub\]", or give a folder'):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[hub\]"\. Give its folder'):
         folder_of()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("repository", "words"),
-    [
-        ("openai-community/gpt2", "the Hugging Face hub cannot be reached"),
-        ("a..b", "is neither a folder here nor a repository of the Hugging Face hub"),
-    ],
-)
-def test_the_real_library_gives_up_within_seconds(tmp_path, repository, words):
-    """In a process of its own: what it imports by itself is not there yet."""
-    import subprocess
+COMMIT, ETAG = "0" * 40, "1" * 40
 
+CODE = """
+import sys; from gptjax.data import hub
+names = dict(flag="init_from", value="gpt2:x", otherwise="Give its folder.")
+print((hub.folder_of(sys.argv[1], ["vocab.json"], **names) / "vocab.json").read_text())
+"""
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Has one repository with one file."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET(has_body=False)
+
+    def do_GET(self, has_body=True):
+        names, body = ("vocab.json", "weights.bin"), b'{"a":0}'
+        if "/tree/" in self.path:
+            one = dict(type="file", oid=ETAG, size=len(body))
+            body = json.dumps([one | {"path": name} for name in names]).encode()
+        elif self.path.startswith("/api/"):
+            files = [{"rfilename": name} for name in names]
+            body = json.dumps({"id": "a/b", "sha": COMMIT, "siblings": files}).encode()
+        is_there = self.path == "/" or "/a/b/" in self.path and "weights" not in self.path
+        self.send_response(200 if is_there else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{ETAG}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if has_body:
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def endpoint():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def asked(repository, endpoint, folder):
+    """A process whose hub is there: what the library imports by itself is not there yet."""
     pytest.importorskip("huggingface_hub")
-    code = (
-        "import sys; from gptjax.data import hub; "
-        "hub.folder_of(sys.argv[1], ['config.json'], flag='init_from', value='gpt2:x')"
-    )
-    # Nothing listens on the discard port.
-    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-c", code, repository]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert words in ended.stderr.splitlines()[-1]
+    names = {name: value for name, value in os.environ.items() if "PROXY" not in name.upper()}
+    names |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder)}
+    command = [sys.executable, "-c", CODE, repository]
+    return subprocess.run(command, env=names, capture_output=True, text=True, timeout=60)
+
+
+# Nothing listens on the discard port.
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.mark.slow
+def test_a_file_is_fetched_once_and_then_found_without_a_network(endpoint, tmp_path):
+    words = "the Hugging Face hub cannot be reached"
+    assert words in asked("a/b", NOWHERE, tmp_path).stderr.splitlines()[-1]
+    for where in (endpoint, NOWHERE):
+        ended = asked("a/b", where, tmp_path)
+        assert ended.stdout.strip() == '{"a":0}', ended.stderr
+
+
+@pytest.mark.slow
+def test_what_no_repository_is_called_is_one_line(tmp_path):
+    words = "is neither a folder here nor a repository of the Hugging Face hub"
+    assert words in asked("a..b", NOWHERE, tmp_path).stderr.splitlines()[-1]

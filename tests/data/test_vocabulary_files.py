@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gptjax.data import bpe, datasets, vocabulary_files
+from gptjax.data import bpe, hub, vocabulary_files
 from gptjax.data.tokenizer import make_tokenizer
 from gptjax.system.errors import UserError
 
@@ -112,42 +112,23 @@ def test_gpt2_is_looked_for_in_the_data_folder_and_must_be_gpt2_s(folder, tmp_pa
 @pytest.mark.skipif(not GPT2_FILES.is_dir(), reason="GPTJAX_DATA_DIR has no gpt2/")
 def test_gpt2_s_own_files(monkeypatch):
     monkeypatch.setenv("GPTJAX_DATA_DIR", DATA_DIR)
-    monkeypatch.setattr(vocabulary_files, "hub_file", None)  # It is not asked.
+    monkeypatch.setattr(hub, "folder_of", None)  # It is not asked.
     found = make_tokenizer("gpt2", [])
     assert found == vocabulary_files.read_folder(str(GPT2_FILES))
     assert found.vocab_size == 50_257
 
 
-def test_without_files_and_network_it_is_one_line(monkeypatch):
-    def offline(repository, name):
-        raise datasets.Offline("no route")
-
-    monkeypatch.delenv("GPTJAX_DATA_DIR", raising=False)
-    monkeypatch.setattr(vocabulary_files, "hub_file", offline)
-    with pytest.raises(UserError) as error:
-        make_tokenizer("gpt2", [])
-    assert str(error.value) == (
-        "data.tokenizer: gpt2; cannot be downloaded (no route). Put vocab.json and merges.txt "
-        "into $GPTJAX_DATA_DIR/gpt2, or name their folder."
-    )
-
-
 def test_gpt2_from_the_hub(folder, made, monkeypatch):
-    asked = []
-
-    def downloaded(repository, name):
-        asked.append((repository, name))
-        return folder / name
+    def fetched(repository, names, *, flag, value, otherwise):
+        assert (repository, flag, value) == ("openai-community/gpt2", "data.tokenizer", "gpt2")
+        assert names == ["vocab.json", "merges.txt"] and "$GPTJAX_DATA_DIR/gpt2" in otherwise
+        return folder
 
     digests = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in vocabulary_files.GPT2_SHA256
     }
     monkeypatch.delenv("GPTJAX_DATA_DIR", raising=False)
-    monkeypatch.setattr(vocabulary_files, "hub_file", downloaded)
+    monkeypatch.setattr(hub, "folder_of", fetched)
     monkeypatch.setattr(vocabulary_files, "GPT2_SHA256", digests)
     assert make_tokenizer("gpt2", []) == made
-    assert asked == [
-        ("openai-community/gpt2", "vocab.json"),
-        ("openai-community/gpt2", "merges.txt"),
-    ]
