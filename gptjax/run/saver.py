@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from gptjax.config.config import flat
+from gptjax.run.boundaries import n_checkpoints
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.inputs import Inputs
 from gptjax.run.ledger import Ledger
@@ -17,12 +18,10 @@ from gptjax.update.step import TrainState
 
 def checkpoint_bytes(plan: ResumePlan, state: TrainState) -> int:
     """What a run's checkpoints may still take on the disk."""
-    config, left = plan.config, plan.config.train.max_iters - plan.step
-    # One at the start and the end, at intervals, and wherever an evaluation is the best so far.
-    n_saves = 2 + left // config.checkpoint.interval + left // config.eval.interval
-    # The newest, the best and the one being written; a resumed run has the others already.
-    n_checkpoints = 1 if plan.is_resumed else min(config.checkpoint.keep + 2, n_saves)
-    return n_checkpoints * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    # A resumed run has all but the one being written already.
+    left = plan.config.train.max_iters - plan.step
+    n = 1 if plan.is_resumed else n_checkpoints(plan.config, left)
+    return n * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
 class Saver:

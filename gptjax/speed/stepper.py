@@ -8,7 +8,7 @@ import ml_collections
 
 from gptjax.config.config import validate
 from gptjax.device.devices import available_devices, choose_devices
-from gptjax.run.inputs import read_inputs
+from gptjax.run.inputs import Inputs, read_inputs
 from gptjax.run.program import compile_trainer
 from gptjax.system.output import waiting
 
@@ -26,11 +26,11 @@ class Stepper:
       n_updates: updates timed at once, enough that its ends do not matter.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict):
-        """Raises UserError for whatever train.py would refuse."""
+    def __init__(self, config: ml_collections.ConfigDict, inputs: Inputs | None = None):
+        """`inputs` stand in for the config's own text. Raises UserError as train.py would."""
         validate(config)
         found, _ = available_devices(config.mesh.cpu_devices, config.mesh.gpu_memory)
-        inputs, devices = read_inputs(config), choose_devices(found, config)
+        inputs, devices = inputs or read_inputs(config), choose_devices(found, config)
         with waiting("compiling"):
             self.program = compile_trainer(config, inputs, devices)
         self._n_done = 0

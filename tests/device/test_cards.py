@@ -87,3 +87,19 @@ def test_table_has_the_memory_of_the_right_card(kind, gb_per_s):
 )
 def test_an_unknown_memory_is_in_no_table(kind):
     assert cards.table_bandwidth(kind) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "gibibytes"),
+    [("NVIDIA H100 80GB HBM3", 80), ("NVIDIA A100-SXM4-40GB", 40), ("NVIDIA B200", 180)],
+)
+def test_memory_by_name(kind, gibibytes):
+    assert cards.table_memory(kind) == gibibytes * 2**30
+
+
+def test_a_name_that_several_sizes_share_tells_no_memory():
+    assert cards.table_memory("A100") is None and cards.table_memory("cpu") is None
+
+
+def test_every_name_that_is_offered_is_known():
+    assert all(cards.table_peak(name, "float32") for name in cards.known_cards())

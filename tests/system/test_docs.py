@@ -33,7 +33,7 @@ PAGES = ["README.md"] + [
     f"docs/{name}.md"
     for name in (
         "from-nanogpt recipes what-a-run-prints reading-your-numbers compare ladder sweeps "
-        "checkpoints gpu scale speed token-files python environment layout glossary"
+        "checkpoints gpu scale speed plan token-files python environment layout glossary"
     ).split()
 ]
 PAGES.append("CONTRIBUTING.md")
