@@ -10,6 +10,7 @@ import ml_collections
 from rich.console import Console
 
 from gptjax.config.config import model_config
+from gptjax.device.collectives import traffic
 from gptjax.device.place import Place, check_mesh, place
 from gptjax.run.costs import count_costs
 from gptjax.run.footprint import compiled_update
@@ -18,7 +19,7 @@ from gptjax.run.planned_data import PlannedData, planned_data
 from gptjax.speed import outlook, plan_record, plan_table, plan_words
 from gptjax.speed.fitting import Change, smallest_change
 from gptjax.speed.outlook import Counts, Times
-from gptjax.speed.pace import Pace, pace
+from gptjax.speed.pace import Pace, pace, pace_apart
 from gptjax.speed.plan_warnings import warnings
 from gptjax.speed.simulated import Simulated, simulated
 from gptjax.system import cache, files
@@ -69,7 +70,10 @@ def plan(
     measured = None
     if does_fit and is_measured(where, counts):
         say("five turns of updates, an evaluation, two checkpoints")
-        measured = pace(config, data.inputs)
+        # As a process of its own it is a run's start and memory that are measured. Of a GPU's
+        # memory this one may hold all by now.
+        measured = pace_apart(config) if where.platform == "cpu" else pace(config, data.inputs)
+        said += plan_words.unsteady(measured)
     times = times_of(counts, where, measured, found)
     out = plan_record.Plan(
         where=where,
@@ -113,25 +117,27 @@ def compiled(
         n_devices = check_mesh(config, where.n_devices)
     except UserError as error:
         return None, [str(error)]
+    if n_devices != where.n_devices:
+        rule = f"mesh.data times mesh.fsdp is {n_devices}"
+        raise UserError("--devices", where.n_devices, rule, "Leave it out, or change the mesh.")
     say(f"compiling an update for {n_devices} x {where.name}")
-    return needed(config, where, data, n_devices), []
+    return needed(config, where, data), []
 
 
-def needed(
-    config: ml_collections.ConfigDict, where: Place, data: PlannedData, n_devices: int
-) -> Simulated:
+def needed(config: ml_collections.ConfigDict, where: Place, data: PlannedData) -> Simulated:
     """What an update needs of each device: compiled for it, or for what stands in for it."""
-    if not where.is_here or n_devices > 1:
-        return simulated(config, data, n_devices=n_devices, platform=where.platform)
+    if not where.is_here:
+        return simulated(config, data, n_devices=where.n_devices, platform=where.platform)
     update = compiled_update(
         config,
-        jax.devices()[:1],
+        jax.devices()[: where.n_devices],
         n_symbols=data.n_symbols,
         n_tokens=data.n_compiled,
         token_dtype=data.inputs.splits.train.dtype,
         platform=where.platform,
     )
-    return Simulated(update.footprint, [])
+    sent = traffic(update.hlo_text(), where.n_devices) if where.n_devices > 1 else []
+    return Simulated(update.footprint, sent)
 
 
 def change_that_fits(
@@ -141,7 +147,7 @@ def change_that_fits(
 
     def tried(config: ml_collections.ConfigDict):
         say("compiling what may fit")
-        return needed(config, where, data, where.n_devices).footprint
+        return needed(config, where, data).footprint
 
     return smallest_change(
         config,

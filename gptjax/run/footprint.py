@@ -57,10 +57,14 @@ class Footprint:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A compiled update: its memory, and XLA's text of it."""
+    """A compiled update, and its memory."""
 
     footprint: Footprint
-    hlo_text: str
+    executable: jax.stages.Compiled
+
+    def hlo_text(self) -> str:
+        """XLA's text of it: megabytes."""
+        return str(self.executable.as_text())
 
 
 def compiled_update(
@@ -113,7 +117,7 @@ def compiled_update(
             math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
         ),
     )
-    return Compiled(parts, str(executable.as_text()))
+    return Compiled(parts, executable)
 
 
 def _bytes(tree: Any) -> int:

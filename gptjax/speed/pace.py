@@ -1,25 +1,33 @@
-"""What a config's updates, evaluations and saves take here, measured as train.py makes them."""
+"""What a config's updates, evaluations and saves take here, measured as train.py makes them.
+
+As a process its one argument is the config as JSON, and it prints what it measured as JSON.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import statistics
+import sys
 import time
 
 import jax
 import ml_collections
 
+from gptjax.config.config import flat, from_flat
 from gptjax.device import memory
 from gptjax.device.devices import machine
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.inputs import Inputs
 from gptjax.run.ledger import Ledger
+from gptjax.run.planned_data import planned_data
 from gptjax.run.resume import ResumePlan
 from gptjax.run.saver import Saver
 from gptjax.run.silence import orbax_in_silence
-from gptjax.speed.process import peak_bytes
+from gptjax.speed.process import peak_bytes, run
 from gptjax.speed.stepper import Stepper
+from gptjax.system import cache
 from gptjax.system.files import temporary_folder
 from gptjax.system.interrupt import STARTED
 from gptjax.system.room import folder_bytes
@@ -65,6 +73,17 @@ class Pace:
         return statistics.median(self.update_seconds)
 
 
+def pace_apart(config: ml_collections.ConfigDict) -> Pace:
+    """As `pace`, measured by a process that does nothing else.
+
+    Raises:
+      RunError: if it fails.
+    """
+    command = [sys.executable, "-m", "gptjax.speed.pace", json.dumps(flat(config))]
+    found = json.loads(run(command).lines[-1][1])
+    return Pace(**{**found, "update_seconds": tuple(found["update_seconds"])})
+
+
 def pace(config: ml_collections.ConfigDict, inputs: Inputs) -> Pace:
     """Makes a config's updates, an evaluation and two checkpoints, in a folder that goes again.
 
@@ -80,9 +99,10 @@ def pace(config: ml_collections.ConfigDict, inputs: Inputs) -> Pace:
     evaluation_seconds = time.perf_counter() - start
     save_seconds, checkpoint_bytes = _save(config, inputs, stepper)
     device = jax.devices()[0]
+    mfu, peak = stepper.mfu(statistics.median(updates)), stepper.program.peak
+    # With the products that tell the peak, which a run makes as well.
     is_cpu = device.platform == "cpu"
     held = peak_bytes(os.getpid()) if is_cpu else memory.peak_memory_bytes(device)
-    mfu, peak = stepper.mfu(statistics.median(updates)), stepper.program.peak
     return Pace(
         start_seconds,
         updates,
@@ -114,3 +134,14 @@ def _save(config: ml_collections.ConfigDict, inputs: Inputs, stepper: Stepper) -
         seconds = time.perf_counter() - start
         written = folder_bytes(folder / "checkpoints" / str(saver.step))
     return seconds, written
+
+
+def main() -> None:
+    """Does what the argument says."""
+    cache.keep_compiled_programs()
+    config = from_flat(json.loads(sys.argv[1]), origin="asked for")
+    print(json.dumps(dataclasses.asdict(pace(config, planned_data(config).inputs))))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,9 @@ from gptjax.speed.pace import Pace
 from gptjax.speed.plan_record import Plan
 from gptjax.speed.quantities import flops_words, long_duration, size
 
+# On a quiet machine turns of the same updates are within a tenth of each other.
+_STEADY = 1.3
+
 
 def headline(plan: Plan) -> str:
     """Time, money, memory and disk in a line."""
@@ -47,21 +50,22 @@ def sentences(plan: Plan) -> Iterator[str]:
         )
     if plan.where.platform == "gpu" and not plan.where.is_here:
         yield (
-            "Memory is that of XLA's attention, compiled for a CPU in the card's place; cuDNN's "
-            "needs less, and the card's own compiler may differ."
+            "Memory is that of a program for a CPU in the card's place, with XLA's attention: more "
+            "than a card needs, up to several times as much in bfloat16 with cuDNN's attention."
         )
     if plan.simulated and plan.simulated.traffic:
         yield (
             "What is sent is by XLA's CPU compiler, passed on in a ring; a GPU's may add up and "
-            "cut in one, which sends half of an all-reduce."
+            "cut in one, which sends half of an all-reduce. Its time is in no figure above."
         )
 
 
 def will_not_fit(found: Footprint, where: Place, change: Change | None) -> str:
     """The warning, with what fits."""
+    is_here = where.is_here or where.platform == "cpu"
     words = (
-        f"will not fit: an update needs {size(found.total)} of each device, which has "
-        f"{size(where.memory_bytes)} ({where.memory_source}). "
+        f"{'will' if is_here else 'may'} not fit: an update needs {size(found.total)} of each "
+        f"device, which has {size(where.memory_bytes)} ({where.memory_source}). "
     )
     if change is None:
         return words + "No smaller micro-batch fits: lower n_layer or n_embd, or use more devices"
@@ -69,6 +73,15 @@ def will_not_fit(found: Footprint, where: Place, change: Change | None) -> str:
         f"The smallest change that fits, found by compiling: {change.in_words()}, "
         f"{size(change.footprint.total)}"
     )
+
+
+def unsteady(measured: Pace) -> list[str]:
+    """The warning that other work disturbed what was timed, if it did."""
+    fastest, slowest = min(measured.update_seconds), max(measured.update_seconds)
+    if slowest <= _STEADY * fastest:
+        return []
+    times = f"{1e3 * fastest:.3g} to {1e3 * slowest:.3g} ms"
+    return [f"an update took {times}: something else is at work here, and times are rough"]
 
 
 def spread(measured: Pace) -> str:

@@ -66,7 +66,7 @@ def main() -> None:
         token_dtype=asked["token_dtype"],
         platform=asked["platform"],
     )
-    sent = traffic(compiled.hlo_text, n_devices) if n_devices > 1 else []
+    sent = traffic(compiled.hlo_text(), n_devices) if n_devices > 1 else []
     found = {
         "footprint": dataclasses.asdict(compiled.footprint),
         "traffic": [dataclasses.asdict(each) for each in sent],

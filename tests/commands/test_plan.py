@@ -32,13 +32,13 @@ def planned(monkeypatch, tmp_path, capsys):
     (tmp_path / "cats.txt").write_text(tiny.TEXT)
     needs: list = []
 
-    def needed(config, where, data, n_devices):
+    def needed(config, where, data):
         needs.append(config)
         micro = config.train.tokens_at_once // config.model.block_size or 6
         return Simulated(dataclasses.replace(PARTS, activations=10**4 * micro), [])
 
     monkeypatch.setattr(plan_module, "needed", needed)
-    monkeypatch.setattr(plan_module, "pace", lambda config, inputs: PACE)
+    monkeypatch.setattr(plan_module, "pace_apart", lambda config: PACE)
 
     def run_plan(card="", n_devices=0, dollars=0.0, **knobs):
         knobs = {"data__source": "text:cats.txt", "out_dir": "out/cats"} | knobs
@@ -61,8 +61,10 @@ def test_what_is_told_of_this_machine(planned):
     seconds = 3 + 12 * 0.025 + 4 * 0.5 + 4 * 0.25
     assert found["seconds"]["total"] == pytest.approx(seconds)
     assert printed.splitlines()[0] == "6 s on 1 x cpu, 512 MiB of memory, 35.2 KiB of disk"
-    assert found["disk_bytes"] == 4 * 9000 and found["warnings"] == []
+    assert found["disk_bytes"] == 4 * 9000
     assert "median of 5 times 9 updates, 20 to 30 ms; MFU 40 % of 100 GFLOP/s" in printed
+    (unsteady,) = found["warnings"]
+    assert unsteady.startswith("an update took 20 to 30 ms: something else is at work")
     n_symbols = len(set(tiny.TEXT))
     n_params = 2 * (12 * 15 * 15 + 2 * 15) + 15 + (n_symbols + 7) * 15
     assert found["counts"]["n_params"] == n_params
@@ -70,7 +72,7 @@ def test_what_is_told_of_this_machine(planned):
 
 
 def test_another_device_its_price_and_what_is_assumed(planned):
-    printed, found = planned(card="H100", n_devices=3, dollars=2.0)
+    printed, found = planned(card="H100", mesh__data=3, dollars=2.0)
     assert found["measured"] is None and "MFU 40 % of NVIDIA's figure for float32" in printed
     assert found["place"]["flops_per_s"] == pytest.approx(3 * 494.7e12)
     hours = found["seconds"]["total"] / 3600
@@ -95,6 +97,11 @@ def test_what_does_not_fit_is_not_timed_and_what_would_fit_is_told(planned, monk
     assert found["measured"] is None
     assert found["change_that_fits"] == {"train.tokens_at_once": 3 * 7}
     assert "warning: will not fit: an update needs 75.3 KiB of each device" in printed
+
+
+def test_devices_that_the_mesh_does_not_take_are_refused(planned):
+    with pytest.raises(UserError, match="--devices: 6; mesh.data times mesh.fsdp is 3"):
+        planned(card="H100", n_devices=6, mesh__data=3)
 
 
 def test_before_the_data_is_there(planned):

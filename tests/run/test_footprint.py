@@ -51,7 +51,7 @@ def test_two_devices_have_the_state_each_and_half_of_the_batch(config, found):
     two = compiled(config, 2)
     assert two.footprint.micro_batch == 3 and two.footprint.windows == found.windows // 2
     assert two.footprint.weights == found.weights and two.footprint.data == found.data
-    assert "all-reduce" in two.hlo_text
+    assert "all-reduce" in two.hlo_text()
 
 
 def test_a_state_that_is_split(config, found):
@@ -59,7 +59,7 @@ def test_a_state_that_is_split(config, found):
     # Five of the blocks' axes are odd: their arrays lie whole on each device.
     assert found.weights / 2 < split.footprint.weights < found.weights
     assert split.footprint.whole_state == found.whole_state
-    assert "all-gather" in split.hlo_text
+    assert "all-gather" in split.hlo_text()
 
 
 def test_a_gpu_that_is_not_here_takes_a_batch_at_once():
