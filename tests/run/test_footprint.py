@@ -54,6 +54,7 @@ def test_two_devices_have_the_state_each_and_half_of_the_batch(config, found):
     assert "all-reduce" in two.hlo_text()
 
 
+@pytest.mark.slow
 def test_a_state_that_is_split(config, found):
     split = compiled(tiny.config(mesh__fsdp=2, train__updates_per_dispatch=5), 2)
     # Five of the blocks' axes are odd: their arrays lie whole on each device.
@@ -62,6 +63,7 @@ def test_a_state_that_is_split(config, found):
     assert "all-gather" in split.hlo_text()
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_here_takes_a_batch_at_once():
     config = tiny.config(model__block_size=100, train__batch_size=42, model__attention_rows=50)
     on_cpu, on_gpu = (compiled(config, 1, each).footprint for each in ("cpu", "gpu"))
