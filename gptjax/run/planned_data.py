@@ -9,7 +9,8 @@ import ml_collections
 import numpy as np
 
 from gptjax.data import corpus, whereabouts
-from gptjax.data.corpus import Corpus, Splits
+from gptjax.data.corpus import Corpus
+from gptjax.data.splits import Splits
 from gptjax.data.token_files import GPT2_VOCABULARY
 from gptjax.data.tokenizer import IdTokenizer
 from gptjax.run.inputs import Inputs, read_inputs
@@ -83,7 +84,12 @@ def _is_here(kind: str, argument: str) -> bool:
 def _assumed(kind: str, source: str, config: ml_collections.ConfigDict) -> PlannedData:
     n_tokens, n_symbols = {"train": 0, "val": 0}, _SHAKESPEARE_SYMBOLS
     words = f"{source} is not read; 65 symbols assumed, as in Tiny Shakespeare"
-    if kind == "tiny_shakespeare":
+    tokenizer = config.data.tokenizer
+    if tokenizer != "char":  # How many tokens become of a text, nothing tells before it is read.
+        learnt = tokenizer.removeprefix("bpe:")
+        n_symbols = int(learnt) if learnt.isdigit() else GPT2_VOCABULARY
+        words = f"{source} is not here yet; {n_symbols:,} symbols of {tokenizer} assumed"
+    elif kind == "tiny_shakespeare":
         n_train = int(corpus.SHAKESPEARE_SIZE * (1 - config.data.val_fraction))
         n_tokens = {"train": n_train, "val": corpus.SHAKESPEARE_SIZE - n_train}
         words = "Tiny Shakespeare is not here yet; its size is known"

@@ -55,6 +55,12 @@ def test_what_is_not_here_is_assumed_and_said(nothing_here, source, n_symbols):
     assert found.inputs.tokenizer.vocab_size == n_symbols > ids.max() > 0.99 * n_symbols - 2
 
 
+@pytest.mark.parametrize(("tokenizer", "n_symbols"), [("bpe:512", 512), ("gpt2", 50_257)])
+def test_a_tokenizers_symbols_are_known_before_the_text_is_here(nothing_here, tokenizer, n_symbols):
+    found = planned_data(tiny.config(data__source="text:no.txt", data__tokenizer=tokenizer))
+    assert found.n_symbols == n_symbols and found.n_tokens["train"] == 0
+
+
 def test_an_unknown_kind_is_refused():
     with pytest.raises(UserError, match="unknown dataset"):
         planned_data(tiny.config(data__source="lm1b"))
