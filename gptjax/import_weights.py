@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from gptjax.config.config import GPTConfig, flat, model_config, padded_vocabulary
 from gptjax.config.config_file import home_expanded
@@ -122,7 +123,7 @@ def _padding(inputs: Inputs, found: NanoGPTCheckpoint) -> int:
 
 def _val_loss(model: GPTConfig, inputs: Inputs, state: TrainState) -> Loss:
     """The loss on a few windows of val."""
-    device, ids = jax.devices()[0], inputs.splits.val
+    device, ids = jax.devices()[0], np.asarray(inputs.splits.val)
     model = kernels.for_evaluation(model, device, n_tokens=model.block_size)
     offsets_W = batches.sweep_offsets(
         n_tokens=len(ids), block_size=model.block_size, max_tokens=_CHECKED_TOKENS

@@ -1,18 +1,32 @@
-"""Writes token files to train on: a folder of train.bin, val.bin and meta.json."""
+"""Writes token files to train on: of documents, in shards, or drawn, as train.bin and val.bin."""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gptjax.data import markov, nanogpt_meta, token_files
-from gptjax.run.progress import counted
+from gptjax.config.knobs import KNOBS
+from gptjax.data import manifest as manifests
+from gptjax.data import markov, nanogpt_meta, shards, token_files
+from gptjax.data.manifest import MANIFEST
+from gptjax.data.preparation import STATE, Order, Preparation, Progress
+from gptjax.run import directory
+from gptjax.run.progress import count, counted, duration
 from gptjax.system import files
 from gptjax.system.command import run_script
-from gptjax.system.errors import UserError, did_you_mean
+from gptjax.system.errors import UserError
 
-DATASETS = ("markov",)
+# More than any machine has cores.
+_MOST_PROCESSES = 1024
+
+# They are drawn in memory.
+_MOST_DRAWN = 2**31 - 1
 
 # Between two lines that say how far it is.
 _LINE_SECONDS = 2.0
@@ -21,24 +35,110 @@ _LINE_SECONDS = 2.0
 _STREAMS = {token_files.TRAIN: 1, token_files.VAL: 2}
 
 
-def prepare(
+def choose(*, dataset: str, from_nanogpt: str, check: str, **settings: Any) -> None:
+    """Does what the flags ask for.
+
+    Raises:
+      UserError: if they do not say what, or for whatever the functions below raise it for.
+    """
+    out_dir, val_fraction = settings["out_dir"], settings["val_fraction"]
+    if from_nanogpt:
+        describe_nanogpt(from_nanogpt)
+    elif check:
+        check_shards(check)
+    elif not (dataset and out_dir):
+        what = "--dataset and --out_dir, or --from_nanogpt or --check, are missing"
+        raise UserError("command line", what, "see --help")
+    elif dataset == "markov":
+        drawn = {name: settings[name] for name in ("n_tokens", "seed", "n_val")}
+        draw(dataset, out_dir=out_dir, val_fraction=val_fraction, **drawn)
+    else:
+        asked = {name: settings[name] for name in ("tokenizer", "field", "shard_tokens")}
+        order = Order(dataset, val_fraction=val_fraction, **asked)
+        prepare(order, out_dir=out_dir, processes=settings["processes"])
+
+
+def prepare(order: Order, *, out_dir: str, processes: int) -> None:
+    """Writes the shards of documents; goes on where the same command was cut short.
+
+    Raises:
+      UserError: for documents that cannot be had or read, a number out of range, or a folder that
+        is in use.
+    """
+    if not 0 < order.val_fraction < 1:
+        raise UserError("--val_fraction", order.val_fraction, "must be in (0, 1)")
+    tokenizer = KNOBS["data.tokenizer"]
+    if not tokenizer.holds(order.tokenizer):
+        raise UserError("--tokenizer", order.tokenizer, tokenizer.rule)
+    if order.shard_tokens < 1:
+        raise UserError("--shard_tokens", order.shard_tokens, "must be ≥ 1")
+    if not 0 <= processes <= _MOST_PROCESSES:
+        raise UserError("--processes", processes, f"must be from 0 to {_MOST_PROCESSES}")
+    folder = Path(out_dir)
+    files.check_writable(folder, flag="--out_dir")
+    if (folder / MANIFEST).exists():
+        raise UserError("--out_dir", folder, "is prepared already", "Choose another --out_dir.")
+    if not (folder / STATE).exists():
+        _check_unused(folder)
+    work = Preparation(order, folder, processes or len(os.sched_getaffinity(0)))
+    if n_before := work.n_done:
+        print(f"{folder} was begun before: going on behind {n_before:,} {work.unit}")
+    with directory.locked(folder):
+        _told(work.run(_say), n_before, work.unit)
+    manifest = manifests.read(folder)
+    print(
+        f"{folder}: {manifest.n_tokens('train'):,} train and {manifest.n_tokens('val'):,} val "
+        f"tokens of {manifest.tokenizer.vocab_size:,} symbols, {manifest.n_documents:,} documents"
+    )
+    if work.n_empty:
+        print(f"{work.n_empty:,} documents had no text and were left out")
+
+
+def check_shards(folder: str) -> None:
+    """Reads all shards of a folder and compares them with the manifest.
+
+    Raises:
+      UserError: naming the first file that differs.
+    """
+    manifest = manifests.read(Path(folder))
+    n_shards = sum(map(len, manifest.shards.values()))
+    for _ in counted(shards.check(Path(folder), manifest), n_shards, "shards"):
+        pass
+    print(f"{folder}: {n_shards:,} shards are as {MANIFEST} says")
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
+def _told(steps: Iterable[Progress], n_before: int, unit: str) -> None:
+    """Goes through the work, and says on stderr how far it is."""
+    start = said = time.monotonic()
+    for step in steps:
+        now = time.monotonic()
+        if now - said < _LINE_SECONDS or step.n_done >= step.n_all:
+            continue
+        said, per_s = now, (step.n_done - n_before) / (now - start)
+        left = duration((step.n_all - step.n_done) / per_s) if per_s else "?"
+        _say(
+            f"{step.n_done:,} of {step.n_all:,} {unit} ({step.n_done / step.n_all:.0%}), "
+            f"{step.n_tokens:,} tokens, {count(per_s)} {unit}/s, left {left}"
+        )
+
+
+def draw(
     dataset: str, *, out_dir: str, n_tokens: int, seed: int, val_fraction: float, n_val: int
 ) -> None:
-    """Writes `n_tokens` tokens of a dataset, of which the last are for validation.
+    """Writes `n_tokens` tokens of known entropy, of which the last are for validation.
 
     They are `n_val` or, if that is 0, a share of `val_fraction`. train.bin comes last: a folder
     that has one is complete.
 
     Raises:
-      UserError: for an unknown dataset, a number out of range or a folder that is in use.
+      UserError: for a number out of range or a folder that is in use.
     """
-    if dataset not in DATASETS:
-        known = f"unknown dataset; must be one of {', '.join(DATASETS)}"
-        hint = did_you_mean(dataset, DATASETS)
-        fix = hint or "nanoGPT's folders need no preparation: --config.data.source=tokens:DIR."
-        raise UserError("--dataset", dataset, known, fix)
-    if not 2 <= n_tokens <= token_files.MOST_TOKENS:
-        raise UserError("--n_tokens", n_tokens, f"must be from 2 to {token_files.MOST_TOKENS}")
+    if not 2 <= n_tokens <= _MOST_DRAWN:
+        raise UserError("--n_tokens", n_tokens, f"must be from 2 to {_MOST_DRAWN}")
     if not 0 <= seed < 2**32:
         raise UserError("--seed", seed, "must be an integer in [0, 2**32)")
     if not 0 < val_fraction < 1:

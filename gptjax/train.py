@@ -170,11 +170,11 @@ class Trainer:
 
     def _make_updates(self, n_updates: int) -> None:
         """Makes `n_updates` updates in one call and checks that they are finite."""
-        with self._ledger.measure("data"):
-            offsets_KAB = self._program.offsets(self.n_done, n_updates)
+        with self._ledger.measure("wait"):
+            call = self._program.batches(self.n_done, n_updates)
         before = self._ledger.seconds_here("step")
         with self._ledger.measure("step"):
-            metrics_K = self._program.train(offsets_KAB, n_updates)
+            metrics_K = self._program.train(call, n_updates)
         seconds = self._ledger.seconds_here("step") - before
         self._ledger.count_steps(n_updates, seconds)
         finite_K = np.isfinite(metrics_K["loss"]) & np.isfinite(metrics_K["grad_norm"])

@@ -98,6 +98,11 @@ def tokenizer(default: str, meaning: str, **more: Any) -> Knob:
     return Knob(default, meaning, rule, holds, is_path=True, **more)
 
 
+def share(default: float, meaning: str, **more: Any) -> Knob:
+    """A share of something, neither none of it nor all."""
+    return Knob(default, meaning, "must be in (0, 1)", lambda value: 0 < value < 1, **more)
+
+
 def type_name(default: Any) -> str:
     """What a knob with this default takes, in words."""
     return {bool: "true or false", int: "an integer", float: "a number", str: "text"}[type(default)]

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from gptjax.config.knob import Knob, at_least, between, fraction, one_of, path, rate, tokenizer
+from gptjax.config.knob import (
+    Knob,
+    at_least,
+    between,
+    fraction,
+    one_of,
+    path,
+    rate,
+    share,
+    tokenizer,
+)
 
 _EXPERIMENT: dict[str, Any] = {"on_resume": "refused"}  # names it; a fork may have another
+_OURS: dict[str, Any] = {**_EXPERIMENT, "nanogpt": None}
 _SHAPE: dict[str, Any] = {"on_resume": "refused", "fixed_in_fork": True}
 _MACHINE: dict[str, Any] = {"on_resume": "machine"}
 _PLACE: dict[str, Any] = {"on_resume": "place", "in_digest": False}
@@ -33,7 +44,7 @@ KNOBS: dict[str, Knob] = {
     "data.source": path(
         "tiny_shakespeare",
         "tiny_shakespeare, text:PATH (a UTF-8 file), tfds:NAME, "
-        "tokens:DIR (train.bin and val.bin, ids as uint16) or synthetic",
+        "tokens:DIR (train.bin and val.bin, or shards) or synthetic",
         on_resume="content",
     ),
     "data.fallback": one_of(
@@ -43,17 +54,14 @@ KNOBS: dict[str, Knob] = {
         "char",
         "what a token of a text is. char: a character; bpe:N: of N that a byte-level BPE learns "
         "of the text; gpt2: GPT-2's; PATH: of a folder's vocab.json and merges.txt (extra: bpe)",
-        **_EXPERIMENT,
-        nanogpt=None,
+        **_OURS,
     ),
-    "data.val_fraction": Knob(
+    "data.val_fraction": share(
         0.1,
-        "share of the characters, at the end of the text, kept for validation; tokens:DIR has "
-        "its val.bin, and this is not used",
-        "must be in (0, 1)",
-        lambda value: 0 < value < 1,
+        "share of a text's characters, at its end, for validation; tokens:DIR has its val.bin",
         **_EXPERIMENT,
     ),
+    "data.order": one_of("random", ("random", "epoch"), "epoch: none twice before all", **_OURS),
     "model.n_layer": at_least(4, 1, "transformer blocks", **_SHAPE, nanogpt="n_layer"),
     "model.n_head": at_least(4, 1, "attention heads; divides n_embd", **_SHAPE, nanogpt="n_head"),
     "model.n_embd": at_least(128, 1, "width of the residual stream", **_SHAPE, nanogpt="n_embd"),
@@ -95,20 +103,16 @@ KNOBS: dict[str, Knob] = {
         "gelu",
         ("gelu", "gelu_tanh", "relu2"),
         "gelu: the exact one, nanoGPT's; gelu_tanh: GPT-2's; relu2: ReLU squared",
-        **_EXPERIMENT,
-        nanogpt=None,
+        **_OURS,
     ),
-    "model.qk_norm": Knob(
-        False, "RMS-normalise each head's queries and keys", **_EXPERIMENT, nanogpt=None
-    ),
+    "model.qk_norm": Knob(False, "RMS-normalise each head's queries and keys", **_OURS),
     "model.tie_embeddings": Knob(
         True, "the head is the token embedding, transposed", **_SHAPE, nanogpt=None
     ),
     "model.token_shift": Knob(
         False,
         "half of what a block reads of each token is the token before's",
-        **_EXPERIMENT,
-        nanogpt=None,
+        **_OURS,
     ),
     "model.attention": one_of(
         "auto",
@@ -125,9 +129,7 @@ KNOBS: dict[str, Knob] = {
     "model.scan_layers": Knob(
         False, "compile one block for all, which run in a loop; same results, slower on a CPU"
     ),
-    "model.zero_residual": Knob(
-        False, "start with blocks that add nothing to the stream", **_EXPERIMENT, nanogpt=None
-    ),
+    "model.zero_residual": Knob(False, "start with blocks that add nothing to the stream", **_OURS),
     "model.vocab_multiple": between(
         1,
         1,

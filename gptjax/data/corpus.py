@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gptjax.data import token_files
-from gptjax.data.datasets import LARGEST_TEXT, Offline, shakespeare_builder_text, tfds_text
+from gptjax.data import shards, texts, token_files
+from gptjax.data.datasets import Offline, shakespeare_builder_text, tfds_text
 from gptjax.data.synthetic import write_play
+from gptjax.data.texts import Text
 from gptjax.data.token_files import TokenFiles
 from gptjax.system.errors import UserError, did_you_mean
 
@@ -36,15 +37,19 @@ class Corpus:
     """
 
     name: str
-    text: str
-    sha256: str
+    text: Text
     log_probs: np.ndarray | None = None
     fallback_reason: str = ""
 
     @property
+    def sha256(self) -> str:
+        """The text's."""
+        return self.text.sha256
+
+    @property
     def size(self) -> str:
         """How much there is, in words."""
-        return f"{len(self.text):,} characters"
+        return f"{self.text.n_characters:,} characters"
 
 
 AnyCorpus = Corpus | TokenFiles
@@ -61,7 +66,7 @@ def load(source: str, *, fallback: str) -> AnyCorpus:
     kind, _, argument = source.partition(":")
     if source == "tiny_shakespeare":
         try:
-            return _corpus(source, _tiny_shakespeare())
+            return Corpus(source, texts.in_memory(source, _tiny_shakespeare()))
         except Offline as error:
             if not fallback:
                 raise UserError(
@@ -75,10 +80,10 @@ def load(source: str, *, fallback: str) -> AnyCorpus:
     if source == "synthetic":
         return _synthetic()
     if kind == "text":
-        return _corpus(f"text:{Path(argument).name}", _file_bytes(argument), argument)
+        return Corpus(f"text:{Path(argument).name}", texts.in_file(argument))
     if kind == "tfds":
-        return _corpus(source, tfds_text(argument))
-    return token_files.read(argument)
+        return Corpus(source, texts.in_memory(source, tfds_text(argument)))
+    return shards.read(argument) if shards.is_there(argument) else token_files.read(argument)
 
 
 def check_source(source: str) -> None:
@@ -135,35 +140,9 @@ def check_unchanged(corpus: AnyCorpus, sha256: str) -> None:
         )
 
 
-def _corpus(name: str, raw: bytes, path: str = "") -> Corpus:
-    where = path or name
-    if not raw:
-        raise UserError("data", where, "is empty (0 bytes)")
-    try:
-        # Decoded as it stands: a byte order mark or "\r\n" are characters like any other.
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = raw[error.start]
-        raise UserError(
-            "data", where, f"is not UTF-8 at byte {error.start} (0x{byte:02x})", "Convert it first."
-        ) from error
-    return Corpus(name, text, hashlib.sha256(raw).hexdigest())
-
-
 def _synthetic() -> Corpus:
     play = write_play()
-    sha256 = hashlib.sha256(play.text.encode()).hexdigest()
-    return Corpus("synthetic", play.text, sha256, log_probs=play.log_probs)
-
-
-def _file_bytes(path: str) -> bytes:
-    try:
-        if Path(path).stat().st_size > LARGEST_TEXT:
-            raise UserError("data.source", path, "is larger than 1 GiB, and texts are held whole")
-        return Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError("data.source", path, f"cannot be read: {reason}") from error
+    return Corpus("synthetic", texts.in_memory("synthetic", play.text.encode()), play.log_probs)
 
 
 def _is_missing(path: Path) -> bool:
@@ -182,7 +161,7 @@ def _tiny_shakespeare() -> bytes:
     folder = os.environ.get("GPTJAX_DATA_DIR", "")
     path = Path(folder) / "tiny_shakespeare" / "input.txt"
     if folder and not _is_missing(path):
-        raw = _file_bytes(str(path))
+        raw = texts.file_bytes(str(path))
         found = hashlib.sha256(raw).hexdigest()
         if found != SHAKESPEARE_SHA256:
             rule, fix = f"sha256 mismatch: got {found}, want {SHAKESPEARE_SHA256}", ""

@@ -9,6 +9,7 @@ import shutil
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,33 @@ def prepared_shakespeare() -> Path:
     return Path(data).expanduser() / "gptjax_tiny_shakespeare" / "1.0.0"
 
 
+class _Texts(Sequence[bytes]):
+    """The text of each example of a split."""
+
+    def __init__(self, examples: Any, key: str):
+        self._examples, self._key = examples, key
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, number: Any) -> Any:
+        if number >= len(self):
+            raise IndexError(number)
+        return bytes(self._examples[number][self._key])
+
+
 def tfds_text(name: str) -> bytes:
     """The text feature of every example of a TFDS dataset, in order, a blank line between them."""
+    found = tfds_examples(name, most_bytes=LARGEST_TEXT)
+    return b"\n\n".join(example for examples in found.values() for example in examples)
+
+
+def tfds_examples(name: str, *, most_bytes: int = 0) -> dict[str, Sequence[bytes]]:
+    """The texts of a TFDS dataset, split by split: read as they are asked for.
+
+    Raises:
+      UserError: if it cannot be had, has no text, or more than `most_bytes` bytes, where given.
+    """
     if not re.fullmatch(r"[a-z0-9_]+(/[a-zA-Z0-9_.]+)?(:[0-9.]+)?", name):
         raise UserError("data.source", f"tfds:{name}", "a TFDS name is [a-z0-9_]+")
     import tensorflow_datasets as tfds
@@ -94,16 +120,18 @@ def tfds_text(name: str) -> bytes:
             raise UserError("data.source", f"tfds:{name}", "has no text feature")
         if not builder.info.splits:
             _prepare(tfds, builder, "https://storage.googleapis.com")
-        if builder.info.dataset_size > LARGEST_TEXT:
-            raise UserError("data.source", f"tfds:{name}", "is larger than 1 GiB of text")
+        if most_bytes and builder.info.dataset_size > most_bytes:
+            words = f"is larger than {most_bytes / 2**30:.0f} GiB of text"
+            fix = f"Prepare it: python scripts/prepare.py --dataset {name}."
+            raise UserError("data.source", f"tfds:{name}", words, fix)
         key = "text" if "text" in texts else texts[0]
-        parts: list[bytes] = []
         # Training data comes first, so that the text's end, our val, is held-out data if any is.
         order = ["train", "validation", "test"]
         rest = sorted(set(builder.info.splits) - set(order))
-        for split_name in [name for name in order if name in builder.info.splits] + rest:
-            for example in builder.as_data_source(split=split_name):
-                parts.append(bytes(example[key]))
+        return {
+            f"tfds:{name}, {split_name}": _Texts(builder.as_data_source(split=split_name), key)
+            for split_name in [name for name in order if name in builder.info.splits] + rest
+        }
     except ImportError as error:
         # TFDS raises it anew, without the module's name, on its way up.
         first = error
@@ -119,7 +147,6 @@ def tfds_text(name: str) -> bytes:
         raise UserError(
             "data.source", f"tfds:{name}", f"is not prepared here and cannot be had: {error}"
         ) from error
-    return b"\n\n".join(parts)
 
 
 def _tfds_builder(tfds: Any, name: str) -> Any:

@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from gptjax.data.tokenizer import MOST_IDS
+from gptjax.data.token_files import MOST_IDS
 from gptjax.system.errors import UserError
 
 # Two dictionaries of at most 65,536 characters take less than 2 MB.

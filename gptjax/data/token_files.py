@@ -6,12 +6,14 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gptjax.data.tokenizer import MOST_IDS, Tokenizer
+from gptjax.data.mapped import AnyIds, free_pages
+from gptjax.data.tokenizer import Tokenizer
 from gptjax.system.errors import UserError
 
 TRAIN, VAL, META = "train.bin", "val.bin", "meta.json"
@@ -22,8 +24,11 @@ PICKLED_META = "meta.pkl"
 # GPT-2's, of which nanoGPT's folders are: 50,000 merges, 256 bytes and the end of a text.
 GPT2_VOCABULARY = 50_257
 
-# Where a window starts is an int32, counted through both files.
-MOST_TOKENS = 2**31 - 1
+# Of so many tokens at most every one is read at each start. Of more, parts are.
+_MOST_READ = 2**31 - 1
+
+# How much of larger files the digest is of: so many parts of so many bytes, evenly spread.
+_N_PARTS, _PART = 1024, 2**16
 
 # What the files hold: unsigned, two bytes, the lower first.
 DTYPE = np.dtype("<u2")
@@ -32,6 +37,9 @@ DTYPE = np.dtype("<u2")
 _CHUNK = 2**22
 
 _LARGEST_META = 2**16  # bytes
+
+# Two bytes hold no more.
+MOST_IDS = 2**16
 
 # Ids by which a file's width is told.
 _FEWEST_TO_TELL = 16
@@ -43,17 +51,18 @@ class TokenFiles:
     """Token ids on the disk, mapped into memory, under the name that their folder gives them.
 
     `entropy_nats` is the exact entropy per token where the ids' source is known, else None;
-    `highest_id` the largest of all ids.
+    `highest_id` the largest of all ids that were looked at; `tokenizer` theirs, where known.
     """
 
     name: str
-    train: np.ndarray
-    val: np.ndarray
+    train: AnyIds
+    val: AnyIds
     vocab_size: int
     sha256: str
     entropy_nats: float | None
     highest_id: int = 0
     fallback_reason: str = ""  # Nothing ever stands in for token files.
+    tokenizer: Tokenizer | None = None
 
     @property
     def size(self) -> str:
@@ -62,6 +71,15 @@ class TokenFiles:
 
     def check_known(self, tokenizer: Tokenizer) -> None:
         """Raises UserError unless the tokenizer, which may be a checkpoint's, has every id."""
+        if self.tokenizer is not None and self.tokenizer != tokenizer:
+            raise UserError(
+                f"corpus {self.name}",
+                f"its tokenizer, of {self.vocab_size:,} symbols",
+                f"is not the checkpoint's, of {tokenizer.vocab_size:,}",
+                "Fork from a run on tokens of the same tokenizer.",
+            )
+        if self.tokenizer is not None:
+            return
         if tokenizer.unit != "token" or tokenizer.vocab_size < self.vocab_size:
             raise UserError(
                 f"corpus {self.name}",
@@ -74,23 +92,18 @@ class TokenFiles:
 def read(folder: str) -> TokenFiles:
     """The token files of a folder; reads them once, to see that every id is in the vocabulary.
 
+    Of those that no memory holds it reads parts; what a run reads of them is looked at as it goes.
+
     Raises:
       UserError: if a file is missing or is not what it should be.
     """
     vocab_size, name, entropy_nats = _meta(Path(folder))
     train, val = (_mapped(Path(folder) / file) for file in (TRAIN, VAL))
-    if len(train) + len(val) > MOST_TOKENS:
-        raise UserError(
-            "data.source",
-            folder,
-            f"has {len(train) + len(val):,} tokens; at most {MOST_TOKENS:,} can be counted (int32)",
-            f"Cut {TRAIN}: head -c 4000000000 keeps the first 2,000,000,000.",
-        )
+    is_whole = len(train) + len(val) <= _MOST_READ
     digest, highest_id = hashlib.sha256(), 0
     for file, ids in ((TRAIN, train), (VAL, val)):
         digest.update(f"{file} {ids.nbytes} ".encode())
-        for start in range(0, len(ids), _CHUNK):
-            chunk = ids[start : start + _CHUNK]
+        for chunk in _chunks(ids) if is_whole else _parts(ids):
             digest.update(chunk.data)
             highest_id = max(highest_id, highest := int(chunk.max()))
             if highest >= vocab_size:
@@ -102,6 +115,21 @@ def read(folder: str) -> TokenFiles:
                 )
     sha256 = digest.hexdigest()
     return TokenFiles(f"tokens:{name}", train, val, vocab_size, sha256, entropy_nats, highest_id)
+
+
+def _chunks(ids: np.ndarray) -> Iterator[np.ndarray]:
+    """All ids, some at a time."""
+    for start in range(0, len(ids), _CHUNK):
+        yield ids[start : start + _CHUNK]
+        free_pages(ids)
+
+
+def _parts(ids: np.ndarray) -> Iterator[np.ndarray]:
+    """The first ids, the last, and some between."""
+    n_ids = _PART // DTYPE.itemsize
+    for start in np.linspace(0, max(0, len(ids) - n_ids), _N_PARTS, dtype=np.int64).tolist():
+        yield ids[start : start + n_ids]
+    free_pages(ids)
 
 
 def meta_json(*, vocab_size: int, name: str, entropy_nats: float | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,8 +14,8 @@ from gptjax.data import bpe, vocabulary_files
 from gptjax.data.bpe import BpeTokenizer
 from gptjax.system.errors import UserError
 
-# Token files hold ids in 16 bits.
-MOST_IDS = 2**16
+# A model reads ids as int32.
+MOST_IDS = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +80,9 @@ class CharTokenizer:
         Raises:
           UserError: naming the first character that is not in the vocabulary.
         """
-        points = _code_points(text)
-        table = _code_points(self.symbols)
-        ids = np.minimum(np.searchsorted(table, points), len(table) - 1)
-        wrong = np.flatnonzero(table[ids] != points)
-        if wrong.size:
-            symbol = text[wrong[0]]
+        ids = self._id_of_point.take(code_points(text), mode="clip")
+        if len(ids) and ids.min() < 0:
+            symbol = text[np.argmax(ids < 0)]
             name = unicodedata.name(symbol, "unnamed")
             raise UserError(
                 what,
@@ -92,7 +90,20 @@ class CharTokenizer:
                 f"is not in the {self.vocab_size}-symbol vocabulary",
                 f"Known: {self.symbols!r}",
             )
-        return ids.astype(np.min_scalar_type(self.vocab_size - 1))
+        return ids.astype(self.dtype)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest unsigned one that holds every id."""
+        return np.min_scalar_type(self.vocab_size - 1)
+
+    @functools.cached_property
+    def _id_of_point(self) -> np.ndarray:
+        """Of each code point up to the one behind the last symbol's, −1 where there is none."""
+        points = code_points(self.symbols)
+        table = np.full(int(points[-1]) + 2, -1, np.int32)
+        table[points] = np.arange(len(points))
+        return table
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text; raises as `encode` does."""
@@ -123,7 +134,7 @@ class IdTokenizer:
         """The tokenizer that `to_json` described.
 
         Raises:
-          UserError: when the number of ids is not one that 16 bits can hold.
+          UserError: when the number of ids is not one that 31 bits can hold.
         """
         vocab_size = stored.get("vocab_size")
         if type(vocab_size) is not int or not 1 <= vocab_size <= MOST_IDS:
@@ -138,6 +149,11 @@ class IdTokenizer:
     def unit(self) -> str:
         """What a token is, in a word."""
         return "token"
+
+    @property
+    def dtype(self) -> np.dtype:
+        """uint16, or uint32 for ids that it cannot hold."""
+        return np.dtype("uint16" if self.vocab_size <= 2**16 else "uint32")
 
     @property
     def default_prompt(self) -> str:
@@ -169,7 +185,7 @@ class IdTokenizer:
                     f"is no token id; ids are 0 to {self.vocab_size - 1}",
                     "Write them as numbers with spaces between: 12 5 900.",
                 )
-        return np.array([int(word) for word in words], dtype=np.uint16)
+        return np.array([int(word) for word in words], dtype=self.dtype)
 
     def known_part(self, text: str) -> tuple[str, list[str]]:
         """What is left of a text without the words that are no ids; these."""
@@ -179,7 +195,7 @@ class IdTokenizer:
 
     def _is_id(self, word: str) -> bool:
         # No id has so many digits; int() would refuse thousands of them.
-        is_number = word.isascii() and word.isdigit() and len(word) < 10
+        is_number = word.isascii() and word.isdigit() and len(word) < 11
         return is_number and int(word) < self.vocab_size
 
     def decode(self, ids: np.ndarray) -> str:
@@ -194,11 +210,7 @@ class IdTokenizer:
 TextTokenizer = CharTokenizer | BpeTokenizer
 Tokenizer = TextTokenizer | IdTokenizer
 
-_KINDS: dict[object, type[CharTokenizer] | type[BpeTokenizer] | type[IdTokenizer]] = {
-    "char": CharTokenizer,
-    "bpe": BpeTokenizer,
-    "ids": IdTokenizer,
-}
+_KINDS: dict[object, Any] = {"char": CharTokenizer, "bpe": BpeTokenizer, "ids": IdTokenizer}
 
 
 def make_tokenizer(spec: str, texts: Iterable[str]) -> TextTokenizer:
@@ -229,5 +241,8 @@ def from_json(stored: dict[str, Any]) -> Tokenizer:
     return _KINDS[kind].from_json(stored)
 
 
-def _code_points(text: str) -> np.ndarray:
+def code_points(text: str) -> np.ndarray:
+    """The number of each character: uint8 if all are ASCII, else uint32."""
+    if text.isascii():
+        return np.frombuffer(text.encode(), np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")

@@ -25,7 +25,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "model.zero_residual",
         "model.vocab_multiple",
     ),
-    "batch": ("train.batch_size", "train.grad_accum_steps"),
+    "batch": ("train.batch_size", "train.grad_accum_steps", "data.order"),
     "length": (
         "train.max_iters",
         "optim.lr_decay_iters",

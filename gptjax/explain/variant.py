@@ -17,6 +17,7 @@ from gptjax.config.config import model_config
 from gptjax.device.memory import check_memory
 from gptjax.device.mesh import Layout
 from gptjax.run.evaluator import Evaluator
+from gptjax.run.feed import resident_ids
 from gptjax.run.inputs import Inputs
 from gptjax.system.errors import UserError
 from gptjax.update.optim import optimizer
@@ -112,7 +113,7 @@ class Variant:
                 functools.partial(train_steps, graph, optimizer(config), dropout_key, block_size)
             )
             self._evaluator = Evaluator(model, block_size, Layout([self.device]))
-            self._train_ids = jax.device_put(inputs.splits.train, self.device)
+            self._train_ids = jax.device_put(resident_ids(inputs)[0], self.device)
             self.state = jax.device_put(state, self.device)
 
     def update(self, offsets_B: np.ndarray) -> dict[str, jax.Array]:

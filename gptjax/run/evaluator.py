@@ -51,7 +51,7 @@ def mean_loss(losses_W: np.ndarray) -> Loss:
 def windows_by_split(
     config: ml_collections.ConfigDict, n_tokens: Mapping[str, int], *, step: int
 ) -> dict[str, np.ndarray]:
-    """The windows that config.eval asks for at a step: first tokens, int32, of each split.
+    """The windows that config.eval asks for at a step: first tokens of each split.
 
     `n_tokens` are the splits' lengths. A sweep looks at as many tokens of one split as of another.
     (evaluate.py and replay.py sweep val alone, whatever config.eval says: batches.sweep_offsets.)
@@ -82,6 +82,7 @@ def random_windows(
         n_tokens=n_tokens,
         block_size=config.model.block_size,
         batch_size=config.train.batch_size,
+        order=config.data.order if first < _FIRST_EVAL_BATCH else "random",
     )
 
 
@@ -104,7 +105,9 @@ class Evaluator:
         self._batch_size = max(1, most) * len(layout.devices)
         self._compiled: dict[tuple[int, int], Program] = {}
 
-    def source(self, params: nnx.State, tokens: jax.Array, n_windows: int) -> Source:
+    def source(
+        self, params: nnx.State, tokens: jax.Array | jax.ShapeDtypeStruct, n_windows: int
+    ) -> Source:
         """What a call for `n_windows` windows is compiled from; arguments may be shapes."""
         model, context, layout = self._model, self._context, self._layout
 

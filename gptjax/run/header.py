@@ -43,7 +43,11 @@ def of_corpus(inputs: Inputs) -> list[Notice]:
     if vocab_size == 1:
         words = "the vocabulary has 1 symbol; there is nothing to learn"
         lines.append(Notice(words, "warning"))
-    if isinstance(corpus, TokenFiles) and 2 * corpus.highest_id < corpus.vocab_size:
+    if (
+        isinstance(corpus, TokenFiles)
+        and corpus.tokenizer is None
+        and 2 * corpus.highest_id < corpus.vocab_size
+    ):
         words = (
             f"the highest id is {corpus.highest_id:,}, far below the vocabulary's "
             f"{corpus.vocab_size:,}; check vocab_size in meta.json"

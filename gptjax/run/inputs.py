@@ -27,6 +27,9 @@ VAL_TOKENS = "val_tokens.npy"
 _KNOB = "data.tokenizer"
 _CHARACTERS = KNOBS[_KNOB].default
 
+# Tokens looked up together, so that no copy of a split is made.
+_AT_ONCE = 2**20
+
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
@@ -51,7 +54,12 @@ class Inputs:
     def val_bytes_per_token(self) -> float | None:
         """Bytes of UTF-8 that a token of val stands for, on average; None where it has none."""
         each_V = self.tokenizer.bytes_per_token
-        return None if each_V is None else float(each_V[self.splits.val].mean())
+        if each_V is None:
+            return None
+        n_bytes, val = 0, self.splits.val
+        for start in range(0, len(val), _AT_ONCE):
+            n_bytes += int(each_V[val[start : start + _AT_ONCE]].sum(dtype=np.int64))
+        return n_bytes / len(val)
 
     def to_json(self, requested: str) -> dict[str, Any]:
         """What the log and the checkpoints say of the corpus; `requested` is data.source."""

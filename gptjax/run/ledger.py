@@ -10,7 +10,7 @@ from typing import Any
 
 import gptjax
 
-KINDS = ("compile", "data", "step", "eval", "checkpoint", "sample", "other")
+KINDS = ("compile", "data", "wait", "step", "eval", "checkpoint", "sample", "other")
 
 # Step times are kept as a histogram of 2 % wide bins: percentiles without a growing list.
 _BINS_PER_E = 50

@@ -14,12 +14,12 @@ from gptjax.config.config import GPTConfig, model_config
 from gptjax.device import flops, kernels, memory, peak
 from gptjax.device.mesh import Layout
 from gptjax.model.gpt import n_parameters
+from gptjax.run import feed
 from gptjax.run.costs import count_costs
 from gptjax.run.evaluator import (
     Evaluator,
     Loss,
     mean_loss,
-    random_windows,
     windows_by_split,
 )
 from gptjax.run.functions import start_source, update_source
@@ -65,13 +65,14 @@ def check_fits(
 ) -> None:
     """Raises UserError if a config's model or its update cannot fit the devices."""
     n_micro = memory.micro_batches(config, devices[0].platform, len(devices))
+    n_updates = feed.most_updates(config, inputs, max_updates_per_call(config))
     memory.check_memory(
         model_config(config, inputs.tokenizer.vocab_size),
         devices[0],
         n_fsdp=config.mesh.fsdp,
         micro_batch=config.train.batch_size // n_micro // len(devices),
-        n_windows=config.train.batch_size * max_updates_per_call(config),
-        n_corpus_bytes=inputs.n_bytes,
+        n_windows=config.train.batch_size * n_updates,
+        n_corpus_bytes=feed.device_bytes(config, inputs, n_updates),
     )
 
 
@@ -104,7 +105,7 @@ class CompiledTrainer:
     ):
         self._config, self._n_tokens_of_split = config, inputs.n_tokens
         self.n_tokens = config.train.batch_size * config.model.block_size
-        self.max_updates_per_call = max_updates_per_call(config)
+        self.max_updates_per_call = feed.most_updates(config, inputs, max_updates_per_call(config))
         self.n_micro = memory.micro_batches(config, devices[0].platform, len(devices))
         self.attention = kernels.choose_attention(model, devices[0])
         # Where dropout is on, the model uses XLA's attention all the same.
@@ -122,14 +123,12 @@ class CompiledTrainer:
         )
 
     def _place(self, inputs: Inputs, devices: list[jax.Device]) -> None:
-        """Puts the text on the devices, and says how state and batches will lie there."""
+        """Says how state and batches will lie on the devices; puts the text there if it fits."""
         self._layout = Layout(devices, self._config.mesh.fsdp)
-        # One array for both splits, val behind train: one compiled evaluation serves both.
-        tokens = np.concatenate([inputs.splits.train, inputs.splits.val])
-        self._tokens = jax.device_put(tokens, self._layout.replicated)
         size = self._config.train.batch_size // self.n_micro
         self._offsets_shape = (self.max_updates_per_call, self.n_micro, size)
-        self._offsets_sharding = self._layout.split_last_axis(len(self._offsets_shape))
+        calls = feed.CallLayout(self._layout, self._offsets_shape)
+        self._feed = feed.feed(self._config, inputs, calls)
 
     def _compile(
         self,
@@ -149,10 +148,11 @@ class CompiledTrainer:
         with kernels.matmul_precision(model):
             start = start_source(config, model)
             shapes = self._layout.placed(start.returns)
-            inputs = (self._tokens, shapes, self._offsets_shape)
+            inputs = (self._feed.tokens, shapes, self._offsets_shape)
             update = update_source(config, model, self._layout, inputs)
             n_windows = sum(map(len, self._eval_windows(step=0).values()))
-            evaluation = self._evaluator.source(shapes.params, self._tokens, n_windows)
+            eval_tokens, n_windows = self._feed.evaluated(n_windows)
+            evaluation = self._evaluator.source(shapes.params, eval_tokens, n_windows)
             sources = [update, evaluation, *([] if state else [start])]
             if not all(source.is_kept for source in sources):
                 once = ", which later starts with these settings skip" * update.can_be_kept
@@ -172,30 +172,22 @@ class CompiledTrainer:
         state = state or programs[2](np.uint32(config.seed))
         self.state = self._layout.put(state)
 
-    def offsets(self, first: int, n_updates: int) -> jax.Array:
+    def batches(self, first: int, n_updates: int) -> feed.Call:
         """The batches of `n_updates` updates from update `first` on, placed on the devices."""
-        offsets_KAB = np.zeros(self._offsets_shape, np.int32)
-        n_tokens = self._n_tokens_of_split["train"]
-        offsets_KB = random_windows(self._config, "train", n_tokens, first, n_updates)
-        offsets_KAB[:n_updates] = offsets_KB.reshape(n_updates, self.n_micro, -1)
-        return jax.device_put(offsets_KAB, self._offsets_sharding)
+        return self._feed.call(first, n_updates)
 
-    def train(self, offsets_KAB: jax.Array, n_updates: int) -> dict[str, np.ndarray]:
+    def train(self, call: feed.Call, n_updates: int) -> dict[str, np.ndarray]:
         """Makes `n_updates` updates; returns "loss" and "grad_norm" of each."""
         self.state, metrics = self._update(
-            self._tokens, self.state, offsets_KAB, np.int32(n_updates)
+            call.tokens, self.state, call.offsets_KAB, np.int32(n_updates)
         )
         return {name: np.asarray(values)[:n_updates] for name, values in metrics.items()}
 
     def losses(self, *, step: int) -> dict[str, Loss]:
         """The losses of the present weights on both splits, as config.eval asks for them."""
         windows = self._eval_windows(step=step)
-        train_W, val_W = windows["train"], windows["val"]
-        behind_train = np.int32(self._n_tokens_of_split["train"])
-        offsets_W = np.concatenate([train_W, val_W + behind_train])
-        losses_W = self._evaluator.losses(self.state.params, self._tokens, offsets_W)
-        n_train = len(train_W)
-        return {"train": mean_loss(losses_W[:n_train]), "val": mean_loss(losses_W[n_train:])}
+        found = self._feed.losses(self._evaluator, self.state.params, windows)
+        return {split: mean_loss(losses_W) for split, losses_W in found.items()}
 
     def learning_rates(self, updates: Sequence[int]) -> list[float]:
         """The learning rates of updates, as many as fit a call."""

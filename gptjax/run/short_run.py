@@ -17,6 +17,7 @@ from gptjax.config.config import GPTConfig, model_config
 from gptjax.device import kernels, memory
 from gptjax.device.mesh import Layout
 from gptjax.run.evaluator import Evaluator, Loss, mean_loss, random_windows
+from gptjax.run.feed import resident_ids
 from gptjax.run.inputs import Inputs
 from gptjax.run.program import max_updates_per_call
 from gptjax.system.errors import RunError
@@ -45,8 +46,8 @@ class Text(NamedTuple):
 
 
 def placed(inputs: Inputs, device: jax.Device) -> Text:
-    """The tokens of a text, put on a device."""
-    train, val = jax.device_put((inputs.splits.train, inputs.splits.val), device)
+    """The tokens of a text, put on a device; raises UserError for more than are put there."""
+    train, val = jax.device_put(resident_ids(inputs), device)
     return Text(train, val, inputs.tokenizer.vocab_size)
 
 

@@ -80,11 +80,11 @@ def profile(program: CompiledTrainer, n_updates: int) -> dict[str, float]:
       RunError: if the profiler does not tell most operations apart, as those of CUDA graphs.
     """
     n_updates = min(n_updates, program.max_updates_per_call)
-    offsets_KAB = program.offsets(0, n_updates)
+    call = program.batches(0, n_updates)
     with temporary_folder() as folder:
         with jax.profiler.trace(str(folder)):
             start = time.perf_counter()
-            program.train(offsets_KAB, n_updates)
+            program.train(call, n_updates)
             wall_ns = 1e9 * (time.perf_counter() - start)
         (path,) = folder.rglob("*.xplane.pb")
         planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)

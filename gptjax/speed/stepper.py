@@ -52,6 +52,6 @@ class Stepper:
 
     def _make(self, n_updates: int) -> float:
         start = time.perf_counter()
-        self.program.train(self.program.offsets(self._n_done, n_updates), n_updates)
+        self.program.train(self.program.batches(self._n_done, n_updates), n_updates)
         self._n_done += n_updates
         return time.perf_counter() - start

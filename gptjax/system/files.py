@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import json
 import os
 import re
@@ -12,12 +11,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from gptjax.system import signals
 from gptjax.system.errors import RunError, UserError
+
+# Values of an array written together.
+_CHUNK = 2**20
 
 
 def check_writable(folder: Path, *, flag: str = "--config.out_dir") -> None:
@@ -115,19 +117,28 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
     Raises:
       RunError: if it cannot be written, because the disk is full or broken.
     """
+    with _replaced(path) as file:
+        file.write(encoded(content) if isinstance(content, str) else content)
+
+
+def write_array(path: Path, array: Any) -> None:
+    """Replaces an .npy file as a whole: of an array of one axis, or of what is sliced as one."""
+    head = {"descr": array.dtype.str, "fortran_order": False, "shape": (len(array),)}
+    with _replaced(path) as file:
+        np.lib.format.write_array_header_1_0(file, head)
+        for start in range(0, len(array), _CHUNK):
+            file.write(np.ascontiguousarray(array[start : start + _CHUNK]).data)
+
+
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the path's place once it is written."""
     temporary = path.with_name(f".{path.name}.tmp")
     with write_errors(path):
         temporary.unlink(missing_ok=True)
         with open(temporary, "xb") as file:  # "x" follows no link that somebody put there.
-            file.write(encoded(content) if isinstance(content, str) else content)
+            yield file
         os.replace(temporary, path)
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Replaces an .npy file as a whole."""
-    content = io.BytesIO()
-    np.save(content, array, allow_pickle=False)
-    write_atomically(path, content.getvalue())
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def test_offsets_are_philox_words_modulo_the_number_of_offsets(seed, split, inde
         words += philox((seed, {"train": 0, "val": 1}[split]), (block, 0, index, 0))
     expected = [word % (1_000_003 - 64) for word in words[:13]]
     found = draw(seed, split, index, n_tokens=1_000_003)
-    assert found.dtype == np.int32
+    assert found.dtype == np.int64
     np.testing.assert_array_equal(found, expected)
 
 
@@ -154,7 +154,7 @@ def test_a_full_sweep_predicts_each_token_once(block_size, n_more):
     n_tokens = block_size + n_more
     times_predicted = np.zeros(n_tokens, dtype=int)
     offsets = sweep(n_tokens, block_size)
-    assert offsets.dtype == np.int32
+    assert offsets.dtype == np.int64
     for offset in offsets.tolist():
         assert 0 <= offset and offset + block_size <= n_tokens - 1
         times_predicted[offset + 1 : offset + block_size + 1] += 1
@@ -229,3 +229,13 @@ def test_digest_tells_dtype_content_and_order_apart():
 def test_digest_does_not_see_the_memory_layout():
     ids = np.arange(10, dtype=np.uint16)
     assert batches.sha256(ids[::2]) == batches.sha256(np.array([0, 2, 4, 6, 8], dtype=np.uint16))
+
+
+def test_windows_begin_anywhere_in_more_tokens_than_an_int32_counts():
+    n_tokens = 9 * 2**30
+    offsets = draw(n_tokens=n_tokens, batch_size=1009)
+    assert offsets.min() >= 0 and 2**32 < offsets.max() < n_tokens - 64
+    assert 0.45 < (offsets > n_tokens // 2).mean() < 0.55
+    found = sweep(n_tokens, 64, max_tokens=640)
+    n_windows = (n_tokens - 1) // 64
+    assert found.tolist() == [number * n_windows // 10 * 64 for number in range(10)]

@@ -4,7 +4,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from gptjax.data import corpus, splits
+from gptjax.data import corpus, splits, texts
 from gptjax.data.tokenizer import CharTokenizer
 from gptjax.system.errors import UserError
 
@@ -12,7 +12,9 @@ from gptjax.system.errors import UserError
 def split_of(text, val_fraction, log_probs=None):
     settings = ml_collections.ConfigDict({"val_fraction": val_fraction})
     tokenizer = CharTokenizer.of_text(text)
-    return splits.split(corpus.Corpus("text:x", text, "", log_probs), tokenizer, settings)
+    return splits.split(
+        corpus.Corpus("text:x", texts.in_memory("x", text.encode()), log_probs), tokenizer, settings
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,7 @@ def test_the_floor_is_that_of_the_validation_split():
 
 def test_a_text_with_a_character_the_tokenizer_lacks_is_refused():
     settings = ml_collections.ConfigDict({"val_fraction": 0.1})
-    found = corpus.Corpus("text:x", "abc", "")
+    found = corpus.Corpus("text:x", texts.in_memory("x", b"abc"))
     with pytest.raises(UserError, match=r"corpus text:x: 'c' \(U\+0063 LATIN SMALL LETTER C\)"):
         splits.split(found, CharTokenizer.of_text("ab"), settings)
 
@@ -82,7 +84,7 @@ def test_of_bpe_the_text_is_cut_before_it_is_tokens_and_the_floor_is_the_text_s(
     """A merge over the cut is none, and val has as many nats as its characters, in fewer tokens."""
     text = "abababab abababab "
     log_probs = -np.arange(1.0, 1 + len(text))
-    found = corpus.Corpus("synthetic", text, "", log_probs)
+    found = corpus.Corpus("synthetic", texts.in_memory("x", text.encode()), log_probs)
     settings = ml_collections.ConfigDict({"val_fraction": 0.3, "tokenizer": "bpe:259"})
     made = splits.tokenizer(found, settings)
     both = splits.split(found, made, settings)
@@ -95,7 +97,7 @@ def test_of_bpe_the_text_is_cut_before_it_is_tokens_and_the_floor_is_the_text_s(
 
 def test_a_bpe_is_trained_on_what_is_not_val_and_characters_are_of_all():
     settings = ml_collections.ConfigDict({"val_fraction": 0.5, "tokenizer": "bpe:258"})
-    found = corpus.Corpus("text:x", "abab" * 5 + "cdcd" * 5, "")
+    found = corpus.Corpus("text:x", texts.in_memory("x", ("abab" * 5 + "cdcd" * 5).encode()))
     assert "ab" in splits.tokenizer(found, settings).tokens.split("\n")
     settings.tokenizer = "char"
     assert splits.tokenizer(found, settings).symbols == "abcd"

@@ -16,7 +16,7 @@ from gptjax import evaluate, sample
 from gptjax.config.config import set_knob
 from gptjax.data import corpus, markov, nanogpt_meta, splits, token_files
 from gptjax.data.tokenizer import CharTokenizer, IdTokenizer
-from gptjax.prepare import describe_nanogpt, prepare
+from gptjax.prepare import describe_nanogpt, draw
 from gptjax.run.runlog import read_records
 from gptjax.system import files as files_module
 from gptjax.system.errors import UserError
@@ -137,11 +137,22 @@ def test_a_folder_that_is_none_and_a_file_that_is_a_folder(tmp_path, files):
         token_files.read(str(files))
 
 
-def test_more_tokens_than_can_be_counted_are_refused_before_they_are_read(tmp_path):
+def test_of_files_beyond_what_is_read_whole_parts_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_files, "_MOST_READ", N_TRAIN + N_VAL - 1)
+    monkeypatch.setattr(token_files, "_N_PARTS", 3)
+    monkeypatch.setattr(token_files, "_PART", 20)
     folder = write(tmp_path / "tokens")
-    with open(folder / "train.bin", "r+b") as file:
-        file.truncate(2 * (2**31 - N_VAL))  # A hole: it takes no space.
-    with pytest.raises(UserError, match="has 2,147,483,648 tokens; at most 2,147,483,647 can be"):
+    train, val = (np.fromfile(folder / f"{name}.bin", "<u2") for name in ("train", "val"))
+    digest = hashlib.sha256()
+    for name, ids in (("train", train), ("val", val)):
+        digest.update(f"{name}.bin {ids.nbytes} ".encode())
+        for start in (0, (len(ids) - 10) // 2, len(ids) - 10):
+            digest.update(ids[start : start + 10].tobytes())
+    found = token_files.read(str(folder))
+    assert found.sha256 == digest.hexdigest()
+    train[-1] = 50
+    write(folder, train=train)
+    with pytest.raises(UserError, match="train.bin; has the id 50"):
         token_files.read(str(folder))
 
 
@@ -342,7 +353,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path):
     read = []
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         prepared = dict(out_dir=str(tmp_path / name), n_tokens=9000, val_fraction=0.01, n_val=0)
-        prepare("markov", seed=seed, **prepared)
+        draw("markov", seed=seed, **prepared)
         read.append(token_files.read(str(tmp_path / name)))
     assert read[0].sha256 == read[1].sha256 != read[2].sha256
     assert len(read[0].val) == 90
@@ -351,8 +362,6 @@ def test_the_same_seed_gives_the_same_files(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(dataset="markof"), "--dataset: markof; unknown dataset; must be one of markov. did"),
-        (dict(dataset="nanogpt"), "nanogpt; unknown dataset; must be one of markov. nanoGPT's fol"),
         (dict(n_tokens=1), "--n_tokens: 1; must be from 2 to 2147483647."),
         (dict(n_tokens=2**31), "--n_tokens: 2147483648; must be from 2 to 2147483647."),
         (dict(seed=-1), "--seed: -1; must be an integer in [0, 2**32)."),
@@ -369,7 +378,7 @@ def test_what_cannot_be_prepared_is_refused(tmp_path, monkeypatch, changes, mess
     (tmp_path / "text.txt").touch()
     asked = dict(dataset="markov", out_dir="new", n_tokens=100, seed=1, val_fraction=0.1, n_val=0)
     with pytest.raises(UserError, match=re.escape(message)):
-        prepare(**asked | changes)
+        draw(**asked | changes)
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
@@ -377,7 +386,7 @@ def test_a_disk_too_small_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(files_module, "free_space", lambda folder: 19)
     out_dir = str(tmp_path / "new")
     with pytest.raises(UserError, match="new; 20 bytes are needed, 19 are free"):
-        prepare("markov", out_dir=out_dir, n_tokens=10, seed=1, val_fraction=0.1, n_val=0)
+        draw("markov", out_dir=out_dir, n_tokens=10, seed=1, val_fraction=0.1, n_val=0)
     assert not list(tmp_path.iterdir())
 
 

@@ -105,11 +105,11 @@ def test_json_format_of_stored_checkpoints():
         ({"kind": "char", "symbols": ["a", "b"]}, "['a', 'b']; must be distinct symbols in order."),
         ({"kind": "char", "symbols": 7}, "tokenizer: 7; must be distinct symbols in order."),
         ({"kind": ["ids"]}, "tokenizer: ['ids']; must be of kind 'char', 'bpe' or 'ids'."),
-        ({"kind": "ids"}, "tokenizer: None; must have 1 to 65536 ids."),
-        ({"kind": "ids", "vocab_size": 0}, "tokenizer: 0; must have 1 to 65536 ids."),
-        ({"kind": "ids", "vocab_size": 65_537}, "tokenizer: 65537; must have 1 to 65536 ids."),
-        ({"kind": "ids", "vocab_size": True}, "tokenizer: True; must have 1 to 65536 ids."),
-        ({"kind": "ids", "vocab_size": 5.0}, "tokenizer: 5.0; must have 1 to 65536 ids."),
+        ({"kind": "ids"}, "tokenizer: None; must have 1 to 2147483648 ids."),
+        ({"kind": "ids", "vocab_size": 0}, "tokenizer: 0; must have 1 to 2147483648 ids."),
+        ({"kind": "ids", "vocab_size": 2**31 + 1}, "2147483649; must have 1 to 2147483648 ids."),
+        ({"kind": "ids", "vocab_size": True}, "tokenizer: True; must have 1 to 2147483648 ids."),
+        ({"kind": "ids", "vocab_size": 5.0}, "tokenizer: 5.0; must have 1 to 2147483648 ids."),
     ],
 )
 def test_a_description_that_is_not_one_is_refused(stored, message):

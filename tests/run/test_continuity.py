@@ -344,7 +344,7 @@ def test_p18_a_run_that_goes_on_says_how_many_lines_were_damaged(
 # is applied and shown, or is where the run lies and how it was asked for. A new knob must be added.
 WHEN_RESUMED = {
     "refused": """
-        seed data.source data.tokenizer data.val_fraction optim.master_weights
+        seed data.source data.tokenizer data.order data.val_fraction optim.master_weights
         train.batch_size train.grad_accum_steps
         model.n_layer model.n_head model.n_embd model.block_size model.dropout
         model.dropout_generator model.bias model.dtype model.param_dtype model.norm

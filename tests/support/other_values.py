@@ -8,6 +8,7 @@ OTHER_VALUES = {
     "data.fallback": "",
     "data.tokenizer": "bpe:512",
     "data.val_fraction": 0.3,
+    "data.order": "epoch",
     "model.n_layer": 3,
     "model.n_head": 5,
     "model.n_embd": 30,

@@ -8,6 +8,7 @@ from unittest import mock
 import tiny
 
 from gptjax.config.config import set_knob
+from gptjax.data import preparation
 from gptjax.device import flops, peak
 from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.runlog import read_records
@@ -77,3 +78,8 @@ def history(out_dir):
         for record in read_records(out_dir / "metrics.jsonl")
         if record["kind"] in ("train", "eval")
     ]
+
+
+def commit_often():
+    """In a process of prepare.py: it makes sure of every block."""
+    preparation._COMMIT_SECONDS = 0.0
