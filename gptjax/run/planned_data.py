@@ -8,7 +8,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from gptjax.data import corpus, whereabouts
+from gptjax.data import corpus, texts, whereabouts
 from gptjax.data.corpus import Corpus
 from gptjax.data.splits import Splits
 from gptjax.data.token_files import GPT2_VOCABULARY
@@ -19,7 +19,7 @@ from gptjax.run.inputs import Inputs, read_inputs
 _SHAKESPEARE_SYMBOLS = 65
 
 # Random tokens to measure with where there are no others.
-_N_RANDOM = 1_000_000
+_RANDOM, _N_RANDOM = "random tokens", 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def planned_data(config: ml_collections.ConfigDict) -> PlannedData:
     # That a split is too short is for the plan to say, not for what reads it.
     found = read_inputs(_with_shortest_windows(config))
     n_tokens, n_symbols = found.n_tokens, found.tokenizer.vocab_size
-    bytes_per_token = found.splits.train.itemsize
+    bytes_per_token = found.splits.train.dtype.itemsize
     is_long_enough = min(n_tokens.values()) > block_size
     return PlannedData(
         n_symbols,
@@ -97,7 +97,7 @@ def _assumed(kind: str, source: str, config: ml_collections.ConfigDict) -> Plann
         n_symbols = GPT2_VOCABULARY
         words = f"{source} is not here yet; GPT-2's 50,257 symbols assumed"
     inputs = _random(n_symbols, config.model.block_size)
-    return PlannedData(n_symbols, n_tokens, inputs.splits.train.itemsize, words, inputs)
+    return PlannedData(n_symbols, n_tokens, inputs.splits.train.dtype.itemsize, words, inputs)
 
 
 def _random(n_symbols: int, block_size: int) -> Inputs:
@@ -107,7 +107,8 @@ def _random(n_symbols: int, block_size: int) -> Inputs:
     tokens = np.random.default_rng(0).integers(0, n_symbols, n_random).astype(dtype)
     n_val = n_random // 10
     splits = Splits(tokens[n_val:], tokens[:n_val], None)
-    return Inputs(Corpus("random tokens", "", ""), IdTokenizer(n_symbols), splits, "")
+    corpus = Corpus(_RANDOM, texts.Text(_RANDOM, "", 0, "", b""))
+    return Inputs(corpus, IdTokenizer(n_symbols), splits, "")
 
 
 def _with_shortest_windows(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
