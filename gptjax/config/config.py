@@ -46,6 +46,8 @@ class GPTConfig:
     qk_norm: bool
     tie_embeddings: bool
     token_shift: bool
+    followers: int
+    follower_rows: int
     attention: str
     attention_rows: int
     remat: bool

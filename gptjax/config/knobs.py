@@ -110,10 +110,12 @@ KNOBS: dict[str, Knob] = {
         True, "the head is the token embedding, transposed", **_SHAPE, nanogpt=None
     ),
     "model.token_shift": Knob(
-        False,
-        "half of what a block reads of each token is the token before's",
-        **_OURS,
+        False, "half of what a block reads of each token is the token before's", **_OURS
     ),
+    "model.followers": between(
+        0, 0, 8, "longest context whose followers are counted; 0: none", **_SHAPE, nanogpt=None
+    ),
+    "model.follower_rows": between(32_768, 1, 2**20, "contexts of a length counted", **_SHAPE),
     "model.attention": one_of(
         "auto",
         ("auto", "xla", "cudnn"),
@@ -166,9 +168,7 @@ KNOBS: dict[str, Knob] = {
     "optim.lr_decay_iters": at_least(0, 0, "updates until min_lr; 0: train.max_iters"),
     "optim.beta1": fraction(0.9, "AdamW's decay of the mean gradient", nanogpt="beta1"),
     "optim.beta2": fraction(0.99, "AdamW's decay of the mean squared gradient", nanogpt="beta2"),
-    "optim.weight_decay": rate(
-        0.1, "decoupled decay, on tensors of ≥ 2 axes", nanogpt="weight_decay"
-    ),
+    "optim.weight_decay": rate(0.1, "decoupled decay of ≥ 2-axes tensors", nanogpt="weight_decay"),
     "optim.grad_clip": rate(1.0, "largest global gradient norm; 0: off", nanogpt="grad_clip"),
     "optim.master_weights": Knob(
         True, "with bfloat16 parameters, keep float32 copies that the optimizer updates", **_SHAPE

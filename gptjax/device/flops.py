@@ -14,7 +14,7 @@ from flax import nnx
 
 from gptjax.config.config import GPTConfig
 from gptjax.system import cache
-from gptjax.update.step import TrainState, model_graph, train_step
+from gptjax.update.step import first_state, model_graph, train_step
 
 
 def update_flops(
@@ -66,7 +66,7 @@ def xla_flops(
     tx = optax.adamw(1e-3)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         state = jax.eval_shape(
-            lambda params: TrainState(jnp.zeros((), jnp.int32), params, tx.init(params)),
+            lambda params: first_state(params, tx),
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params),
         )
         x_ABT = jax.ShapeDtypeStruct((1, batch_size // n_micro, block_size), jnp.int32)

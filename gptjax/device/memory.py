@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from gptjax.config.config import GPTConfig
+from gptjax.model.followers import n_counted
 from gptjax.model.gpt import expected_parameters
 from gptjax.system.errors import UserError
 
@@ -47,12 +48,13 @@ def check_memory(
 ) -> None:
     """Raises UserError when the model cannot fit the device, before anything is made.
 
-    Weights and AdamW's two moments, split over `n_fsdp` devices, are the least it takes, to train
-    or to read a checkpoint; to train on `micro_batch` sequences at a time, each block's output as
-    well, where the `n_windows` of a dispatch start, and the corpus. Gradients, float32 masters and
-    what is inside the blocks come on top.
+    Weights and AdamW's two moments, split over `n_fsdp` devices, and tables are the least it takes,
+    to train or to read a checkpoint; to train on `micro_batch` sequences at a time, each block's
+    output as well, where the `n_windows` of a dispatch start, and the corpus. Gradients, float32
+    masters and what is inside the blocks come on top.
     """
     state = 3 * jnp.dtype(model.param_dtype).itemsize * expected_parameters(model)
+    state += jnp.dtype(jnp.float16).itemsize * n_counted(model)
     if device.platform != "cpu":  # The devices of a CPU share its memory.
         state = state // n_fsdp
     n_outputs = micro_batch * model.block_size * model.n_embd * model.n_layer

@@ -22,6 +22,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "model.qk_norm",
         "model.tie_embeddings",
         "model.token_shift",
+        "model.followers",
+        "model.follower_rows",
         "model.zero_residual",
         "model.vocab_multiple",
     ),
@@ -105,6 +107,8 @@ def effective(series: Series) -> dict[str, Any]:
     if found.get("optim.name") == "adamw":
         found.pop("optim.muon_learning_rate", None)
         found.pop("optim.muon_momentum", None)
+    if found.get("model.followers") == 0:
+        found.pop("model.follower_rows", None)
     if found.get("model.param_dtype") == "float32":
         found.pop("optim.master_weights", None)
     if isinstance(found.get("versions"), Mapping):

@@ -46,6 +46,7 @@ _IDLE = {
     "optim.master_weights": lambda values: values["model.param_dtype"] == "float32",
     "optim.muon_learning_rate": lambda values: values["optim.name"] != "muon",
     "optim.muon_momentum": lambda values: values["optim.name"] != "muon",
+    "model.follower_rows": lambda values: values["model.followers"] == 0,
     "optim.decay_share": lambda values: values["optim.schedule"] != "linear",
     "optim.lr_decay_iters": lambda values: values["optim.schedule"] == "constant",
     "data.val_fraction": lambda values: values["data.source"].startswith("tokens:"),

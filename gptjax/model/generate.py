@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from gptjax.config.config import GPTConfig
-from gptjax.model.gpt import LayerCache, empty_caches
+from gptjax.model.caches import Caches, empty_caches
 
 
 @flax.struct.dataclass
@@ -29,7 +29,7 @@ class DecodeState:
     length: jax.Array  # tokens in the window
     n_new: jax.Array  # tokens generated so far
     logits_BV: jax.Array  # of the next token
-    caches: list[LayerCache]  # of the window's tokens, where `decode` is to follow
+    caches: Caches  # of the window's tokens, where `decode` is to follow
 
 
 def prefill(

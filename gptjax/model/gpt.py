@@ -8,16 +8,18 @@ two axes (N, D): on a CPU, XLA multiplies those about twice as fast as three.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from gptjax.config.config import GPTConfig
 from gptjax.model import gradients
-from gptjax.model.attention import Attention, KeysValues
+from gptjax.model.attention import Attention
 from gptjax.model.blocks import after_blocks
+from gptjax.model.caches import Caches, LayerCache
+from gptjax.model.followers import Followers
 from gptjax.model.initial import normal
 from gptjax.model.layers import (
     INIT_STD,
@@ -33,15 +35,6 @@ from gptjax.model.layers import (
 
 # An untied head starts so near to zero that all symbols are equally likely.
 _HEAD_STD = 1e-3
-
-
-@flax.struct.dataclass
-class LayerCache:
-    """What one block keeps of the tokens seen so far; without token shift, keys and values only."""
-
-    keys_values: KeysValues | None
-    before_attention_BSC: jax.Array | None
-    before_mlp_BSC: jax.Array | None
 
 
 def _embed(config: GPTConfig, n: int, rngs: nnx.Rngs) -> nnx.Embed:
@@ -136,29 +129,37 @@ class GPT(nnx.Module):
         self.ln_0 = RMSNorm() if config.norm == "rmsnorm" else None
         self.dropout = Dropout(config.dropout, config.dropout_generator)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.n_layer)])
+        self.followers = Followers(config) if config.followers else None
         self.ln_f = norm(config, rngs)
         if not config.tie_embeddings:
             self.head = linear(config, config.n_embd, config.vocab_size, std=_HEAD_STD, rngs=rngs)
         self.is_tied = config.tie_embeddings
         self.remat, self.scan_layers = config.remat, config.scan_layers
 
-    def __call__(self, ids_BT: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Logits of the token after each one, float32, axes BTV; `rngs` switches dropout on."""
+    def __call__(
+        self, ids_BT: jax.Array, *, rngs: nnx.Rngs | None = None, first_B: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits of the token after each one, float32, axes BTV; `rngs` switches dropout on.
+
+        Windows that begin at `first_B` of the training text are trained on: see followers.py.
+        """
         B, T = ids_BT.shape
-        x_ND = self.dropout(self._embedded(ids_BT, position_offset=0), rngs)
+        x_ND = self._embedded(ids_BT, position_offset=0)
+        x_ND, expected_NV, _ = self._told(x_ND, ids_BT, first_B=first_B)
+        x_ND = self.dropout(x_ND, rngs)
         x_ND = after_blocks(
             self.blocks, x_ND, batch_size=B, rngs=rngs, remat=self.remat, scan=self.scan_layers
         )
-        return self._logits(x_ND).reshape(B, T, -1)
+        return self._logits(x_ND, expected_NV).reshape(B, T, -1)
 
     def next_logits(
         self,
         ids_BT: jax.Array,
         *,
         last: jax.Array | int,
-        caches: list[LayerCache] | None,
+        caches: Caches | None,
         position_offset: jax.Array | int,
-    ) -> tuple[jax.Array, list[LayerCache]]:
+    ) -> tuple[jax.Array, Caches]:
         """Logits (BV) of the token after `ids_BT[:, last]`, and the caches with these tokens in.
 
         The tokens stand at position_offset, position_offset + 1, …; whatever follows `last`
@@ -167,8 +168,12 @@ class GPT(nnx.Module):
         """
         B, T = ids_BT.shape
         x_ND = self._embedded(ids_BT, position_offset=position_offset)
+        before_BS = caches.before_BS if caches else None
+        x_ND, expected, before_BS = self._told(
+            x_ND, ids_BT, before_BS=before_BS, position_offset=position_offset
+        )
         filled = []
-        known: Sequence[LayerCache | None] = caches or [None] * len(self.blocks)
+        known: Sequence[LayerCache | None] = caches.layers if caches else [None] * len(self.blocks)
         for block, cache in zip(self.blocks, known, strict=True):
             # What the last block makes of the other tokens is read by none, unless shifted to this.
             is_last = block is self.blocks[-1] and block.shift is None
@@ -181,7 +186,18 @@ class GPT(nnx.Module):
                 query_index=query_index,
             )
             filled.append(cache)
-        return self._logits(x_ND if is_last else _token(x_ND, last, B)), filled
+        x_BD = x_ND if is_last else _token(x_ND, last, B)
+        expected_BV = None if expected is None else _token(expected, last, B)
+        return self._logits(x_BD, expected_BV), Caches(filled, before_BS)
+
+    def _told(
+        self, x_ND: jax.Array, ids_BT: jax.Array, **where: Any
+    ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+        """The stream with what is counted of it, the counts' logits, the array of all tokens."""
+        if self.followers is None:
+            return x_ND, None, None
+        expected_NV, told_ND, before_BS = self.followers(ids_BT, **where)
+        return x_ND + told_ND.astype(x_ND.dtype), expected_NV, before_BS
 
     def _embedded(self, ids_BT: jax.Array, *, position_offset: jax.Array | int) -> jax.Array:
         B, T = ids_BT.shape
@@ -200,35 +216,20 @@ class GPT(nnx.Module):
             token_ND = x_BTD.reshape(B * T, -1)
         return token_ND if self.ln_0 is None else self.ln_0(token_ND)
 
-    def _logits(self, x_ND: jax.Array) -> jax.Array:
+    def _logits(self, x_ND: jax.Array, expected_NV: jax.Array | None) -> jax.Array:
         x_ND = self.ln_f(x_ND)
         if not self.is_tied:
-            return self.head(x_ND).astype(self.wide)
-        table_VD = self.wte.embedding[...].astype(x_ND.dtype)
-        return gradients.wide_einsum("ND,VD->NV", x_ND, table_VD)
+            logits_NV = self.head(x_ND).astype(self.wide)
+        else:
+            table_VD = self.wte.embedding[...].astype(x_ND.dtype)
+            logits_NV = gradients.wide_einsum("ND,VD->NV", x_ND, table_VD)
+        return logits_NV if expected_NV is None else logits_NV + expected_NV
 
 
 def _token(x_ND: jax.Array, index: jax.Array | int, batch_size: int) -> jax.Array:
     """The rows of token number `index` of each sequence, axes BD."""
     x_BTD = x_ND.reshape(batch_size, -1, x_ND.shape[1])
     return jax.lax.dynamic_index_in_dim(x_BTD, index, axis=1, keepdims=False)
-
-
-def empty_caches(config: GPTConfig, batch_size: int) -> list[LayerCache]:
-    """Zeroed caches for `block_size` tokens in each layer."""
-    B, S, D, H = batch_size, config.block_size, config.n_embd, config.n_head
-
-    def zeros(*shape: int) -> jax.Array:
-        return jnp.zeros(shape, config.dtype)
-
-    def before() -> jax.Array | None:
-        # One place more: what the last token would give to its successor is written, never read.
-        return zeros(B, S + 1, D // 2) if config.token_shift else None
-
-    return [
-        LayerCache((zeros(B, H, S, D // H), zeros(B, H, S, D // H)), before(), before())
-        for _ in range(config.n_layer)
-    ]
 
 
 def expected_parameters(config: GPTConfig) -> int:
@@ -238,10 +239,12 @@ def expected_parameters(config: GPTConfig) -> int:
     matrices = 12 * width * width + per_bias * 9 * width
     n_rows = config.vocab_size + (config.block_size if config.position == "learned" else 0)
     head = 0 if config.tie_embeddings else config.vocab_size * (width + per_bias)
-    return config.n_layer * (2 * norm + matrices) + norm + n_rows * width + head
+    told = (config.vocab_size + config.followers) * width + 1 if config.followers else 0
+    return config.n_layer * (2 * norm + matrices) + norm + n_rows * width + head + told
 
 
 def n_parameters(params: nnx.State) -> int:
     """Number of weights without the position embeddings, nanoGPT's way of counting."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+    weights = nnx.split_state(params, nnx.Param, ...)[0]
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
     return sum(leaf.size for path, leaf in leaves if "wpe" not in jax.tree_util.keystr(path))

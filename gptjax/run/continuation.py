@@ -13,8 +13,8 @@ from flax import nnx
 
 from gptjax.config.config import GPTConfig
 from gptjax.model import generate
+from gptjax.model.caches import empty_caches
 from gptjax.model.generate import DecodeState
-from gptjax.model.gpt import empty_caches
 from gptjax.system.programs import Program, Source
 from gptjax.update.step import model_graph, named_key
 

@@ -13,6 +13,7 @@ import numpy as np
 from gptjax.config.config import GPTConfig, model_config
 from gptjax.device import flops, kernels, memory, peak
 from gptjax.device.mesh import Layout
+from gptjax.model.followers import with_counts
 from gptjax.model.gpt import n_parameters
 from gptjax.run import feed
 from gptjax.run.costs import count_costs
@@ -63,7 +64,9 @@ def compile_trainer(
 def check_fits(
     config: ml_collections.ConfigDict, inputs: Inputs, devices: list[jax.Device]
 ) -> None:
-    """Raises UserError if a config's model or its update cannot fit the devices."""
+    """Raises UserError if a config's model, its update or its text cannot fit the devices."""
+    if config.model.followers:
+        feed.resident_ids(inputs)  # The whole text is counted at once.
     n_micro = memory.micro_batches(config, devices[0].platform, len(devices))
     n_updates = feed.most_updates(config, inputs, max_updates_per_call(config))
     memory.check_memory(
@@ -103,7 +106,7 @@ class CompiledTrainer:
         tell: Tell,
         meanwhile: Callable[[], object],
     ):
-        self._config, self._n_tokens_of_split = config, inputs.n_tokens
+        self._config, self._inputs = config, inputs
         self.n_tokens = config.train.batch_size * config.model.block_size
         self.max_updates_per_call = feed.most_updates(config, inputs, max_updates_per_call(config))
         self.n_micro = memory.micro_batches(config, devices[0].platform, len(devices))
@@ -170,6 +173,9 @@ class CompiledTrainer:
         memory.check_program_memory(self.memory_bytes(), devices[0])
         self._evaluator.keep(programs[1], n_windows)
         state = state or programs[2](np.uint32(config.seed))
+        if model.followers:
+            ids, _ = feed.resident_ids(self._inputs)
+            state = dataclasses.replace(state, params=with_counts(state.params, model, ids))
         self.state = self._layout.put(state)
 
     def batches(self, first: int, n_updates: int) -> feed.Call:
@@ -237,4 +243,4 @@ class CompiledTrainer:
         }
 
     def _eval_windows(self, *, step: int) -> dict[str, np.ndarray]:
-        return windows_by_split(self._config, self._n_tokens_of_split, step=step)
+        return windows_by_split(self._config, self._inputs.n_tokens, step=step)

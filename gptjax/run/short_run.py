@@ -16,6 +16,7 @@ from flax import nnx
 from gptjax.config.config import GPTConfig, model_config
 from gptjax.device import kernels, memory
 from gptjax.device.mesh import Layout
+from gptjax.model.followers import with_counts
 from gptjax.run.evaluator import Evaluator, Loss, mean_loss, random_windows
 from gptjax.run.feed import resident_ids
 from gptjax.run.inputs import Inputs
@@ -123,6 +124,9 @@ class ShortRun:
         # Made on the CPU, as train.py does: a seed has one set of weights.
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             state, dropout_key = self._start(np.uint32(seed))
+        text = np.asarray(self._text.train) if self._model.followers else np.empty(0)
+        params = with_counts(state.params, self._model, text)
+        state = state.replace(params=params)
         key = dropout_key if self._config.model.dropout else None
         return jax.device_put((state, key), self._device)
 
@@ -135,7 +139,7 @@ class ShortRun:
 
     def _compile(self, model: GPTConfig, context: int) -> None:
         """Compiles the start, the updates and the evaluation."""
-        config, device = self._config, self._device
+        config, device, self._model = self._config, self._device, model
         sequences = config.train.batch_size // self._n_micro
         memory.check_memory(model, device, micro_batch=sequences)
         attention = kernels.choose_attention(model, device).evaluations

@@ -56,7 +56,19 @@ def initial_state(
 ) -> TrainState:
     """The state before the first update."""
     params = initial_params(lambda rngs: GPT(config, rngs=rngs), named_key(seed, "params"))
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
+    return first_state(params, tx)
+
+
+def first_state(params: nnx.State, tx: optax.GradientTransformation) -> TrainState:
+    """The state of weights that no update has changed."""
+    weights, _ = weights_and_tables(params)
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(weights))
+
+
+def weights_and_tables(params: nnx.State) -> tuple[nnx.State, nnx.State]:
+    """What updates change of a model, and what they leave as it is."""
+    weights, tables = nnx.split_state(params, nnx.Param, ...)
+    return weights, tables
 
 
 def next_token_losses(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
@@ -86,41 +98,49 @@ def train_step(
     state: TrainState,
     x_ABT: jax.Array,
     y_ABT: jax.Array,
+    first_AB: jax.Array | None = None,
     *,
     over: Over = alone,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer update from A micro-batches of inputs x and targets y.
 
-    `dropout_key` None means no dropout.
+    `dropout_key` None means no dropout. The windows begin at `first_AB` of the training text; a
+    model that is told what follows in it needs that.
 
     Returns the new state and {"loss": nats per token, "grad_norm": before clipping}.
     """
 
-    def loss_of(params, x_BT, y_BT, micro):
+    weights, tables = weights_and_tables(state.params)
+
+    def loss_of(weights, x_BT, y_BT, first_B, micro):
         rngs = None
         if dropout_key is not None:
             key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), micro)
             rngs = nnx.Rngs(dropout=key)
-        logits_BTV = nnx.merge(graph, params)(x_BT, rngs=rngs)
+        logits_BTV = nnx.merge(graph, weights, tables)(x_BT, rngs=rngs, first_B=first_B)
         return next_token_losses(logits_BTV, y_BT).mean()
 
     loss_and_grads = jax.value_and_grad(over(loss_of))
-    loss, grads = _mean_over_micro_batches(loss_and_grads, state.params, x_ABT, y_ABT)
+    loss, grads = _mean_over_micro_batches(loss_and_grads, weights, (x_ABT, y_ABT, first_AB))
     grad_norm = optim.wide_norm(grads)
     with jax.named_scope("optimizer"):
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = tx.update(grads, state.opt_state, weights)
+        weights = optax.apply_updates(weights, updates)
+    params = nnx.merge_state(weights, tables)
     new_state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     return new_state, {"loss": loss, "grad_norm": grad_norm}
 
 
 def _mean_over_micro_batches(
-    loss_and_grads: Callable[..., Any], params: nnx.State, x_ABT: jax.Array, y_ABT: jax.Array
+    loss_and_grads: Callable[..., Any], params: nnx.State, batch: tuple[jax.Array | None, ...]
 ) -> Any:
-    """The mean of `loss_and_grads(params, x_BT, y_BT, micro)`, added up in float32 at least."""
-    n_micro = x_ABT.shape[0]
+    """The mean of `loss_and_grads(params, *micro_batch, micro)`, added up in float32 at least.
+
+    Arrays of the batch have micro-batches as their first axis.
+    """
+    n_micro = len(jax.tree.leaves(batch)[0])
     if n_micro == 1:
-        return loss_and_grads(params, x_ABT[0], y_ABT[0], 0)
+        return loss_and_grads(params, *jax.tree.map(lambda array: array[0], batch), 0)
 
     def add(total, inputs):
         found = loss_and_grads(params, *inputs)
@@ -130,7 +150,7 @@ def _mean_over_micro_batches(
         lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)), params
     )
     zero = jnp.zeros((), jnp.promote_types(jnp.result_type(*jax.tree.leaves(zeros)), "float32"))
-    total, _ = jax.lax.scan(add, (zero, zeros), (x_ABT, y_ABT, jnp.arange(n_micro)))
+    total, _ = jax.lax.scan(add, (zero, zeros), (*batch, jnp.arange(n_micro)))
     return jax.tree.map(lambda leaf: leaf / n_micro, total)
 
 
@@ -158,7 +178,9 @@ def train_steps(
         state, metrics_K = carry
         offsets_AB = offsets_KAB[index]
         x_ABT, y_ABT = windows(tokens, offsets_AB, block_size)
-        state, metrics = train_step(graph, tx, dropout_key, state, x_ABT, y_ABT, over=over)
+        state, metrics = train_step(
+            graph, tx, dropout_key, state, x_ABT, y_ABT, offsets_AB, over=over
+        )
         metrics_K = {
             name: values_K.at[index].set(metrics[name].astype(values_K.dtype))
             for name, values_K in metrics_K.items()

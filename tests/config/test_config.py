@@ -480,6 +480,8 @@ WHOLE_RANGES = {
     "log.interval": (1, 2**31 - 1),
     "model.attention_rows": (0, 2**31 - 1),
     "model.vocab_multiple": (1, 1024),
+    "model.followers": (0, 8),
+    "model.follower_rows": (1, 2**20),
     "train.tokens_at_once": (0, 2**31 - 1),
     "mesh.data": (0, 2**31 - 1),
     "mesh.fsdp": (1, 2**31 - 1),

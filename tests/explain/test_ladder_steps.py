@@ -81,6 +81,7 @@ def test_what_cannot_change_a_number_is_no_difference():
         optim__muon_learning_rate=0.5,
         optim__muon_momentum=0.5,
         optim__decay_share=0.1,
+        model__follower_rows=5,
         optim__master_weights=False,
         optim__lr_decay_iters=2000,  # as many as all
     )
@@ -105,7 +106,7 @@ def test_what_cannot_change_a_number_is_no_difference():
 )
 def test_every_knob_that_can_change_a_number_is_in_a_step(name):
     awake = dict(model__dropout=0.1, model__param_dtype="bfloat16", optim__schedule="linear")
-    a = values(**awake, optim__name="muon")
+    a = values(**awake, optim__name="muon", model__followers=2)
     other = OTHER_VALUES[name] if a[name] != OTHER_VALUES[name] else KNOBS[name].default
     b = {**a, name: other}
     assert name in [knob for step in steps_between(a, b) for knob, _, _ in step.changes]

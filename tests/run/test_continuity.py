@@ -349,7 +349,8 @@ WHEN_RESUMED = {
         model.n_layer model.n_head model.n_embd model.block_size model.dropout
         model.dropout_generator model.bias model.dtype model.param_dtype model.norm
         model.position model.mlp model.qk_norm
-        model.tie_embeddings model.token_shift model.zero_residual model.vocab_multiple
+        model.tie_embeddings model.token_shift model.followers model.follower_rows
+        model.zero_residual model.vocab_multiple
         optim.name
     """,
     "shown": """

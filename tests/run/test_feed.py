@@ -12,6 +12,7 @@ import tiny
 
 from gptjax.data import token_files
 from gptjax.run import feed
+from gptjax.system.errors import UserError
 
 VOCABULARY = 50
 
@@ -78,6 +79,12 @@ def test_an_id_that_is_none_is_told_when_it_is_met(tmp_path, nothing_fits, monke
     words = "tokens:fifty: train has the id 50, and the vocabulary 50 ids; prepare it anew"
     with pytest.raises(feed.RunError, match=words):
         runs.start(settings(folder), tmp_path / "run")
+
+
+def test_followers_are_counted_of_what_lies_on_the_device_alone(tmp_path, nothing_fits):
+    config = settings(write(tmp_path / "tokens"), model__followers=2)
+    with pytest.raises(UserError, match="at most 1 GiB"):
+        runs.start(config, tmp_path / "run")
 
 
 def test_what_is_asked_for_next_is_made_meanwhile():

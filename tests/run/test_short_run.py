@@ -38,7 +38,8 @@ def changed(config, **knobs):
     "knobs",
     [
         dict(),  # with dropout
-        dict(model__dropout=0.0, train__grad_accum_steps=2, optim__name="muon"),
+        dict(model__dropout=0.0, train__grad_accum_steps=2, optim__name="muon")
+        | dict(model__followers=2, model__follower_rows=40),
     ],
 )
 def test_it_ends_where_train_py_ends(tmp_path, knobs):

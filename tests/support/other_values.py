@@ -23,6 +23,8 @@ OTHER_VALUES = {
     "model.qk_norm": True,
     "model.tie_embeddings": False,
     "model.token_shift": True,
+    "model.followers": 3,
+    "model.follower_rows": 64,
     "model.attention": "xla",
     "model.attention_rows": 5,
     "model.matmul_precision": "highest",

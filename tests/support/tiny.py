@@ -23,7 +23,7 @@ TEXT = "".join(f"{i}: the {i % 7} cats sat on {i * i % 31} mats.\n" for i in ran
 def model_config(**changes) -> GPTConfig:
     """Two blocks of three heads, five wide each; seven tokens of context."""
     values = dict(n_layer=2, n_head=3, n_embd=15, block_size=7, dropout=0.0, bias=True)
-    values |= dict(dtype="float32", param_dtype="float32", vocab_size=VOCABULARY)
+    values |= dict(dtype="float32", param_dtype="float32", vocab_size=VOCABULARY, follower_rows=200)
     plain = config_module.model_config(config_module.default_config(), VOCABULARY)
     return dataclasses.replace(plain, **{**values, **changes})
 
@@ -94,8 +94,7 @@ def parts(model: GPTConfig, settings: ml_collections.ConfigDict):
     tx = optim.optimizer(settings)
     # A test may put other weights into the state that it gets.
     params = jax.tree.map(lambda leaf: leaf, _initial_params(_as_initialized(model), settings.seed))
-    state = step.TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
-    return _graph(model), tx, state
+    return _graph(model), tx, step.first_state(params, tx)
 
 
 _graph = functools.cache(step.model_graph)

@@ -1,0 +1,194 @@
+"""What followed the last few tokens wherever they stand in the training text: counted, not learned.
+
+A model that is told begins where n-grams end, and learns what they do not know. While it trains,
+the part of the text that a token is from is left out: of its own text every count knows too much,
+names above all. Axes are named as in gpt.py; R rows of a table, P parts of the text.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from gptjax.config.config import GPTConfig
+
+# A part is about as long as val, which is a tenth of the text: as much is unknown of it.
+N_PARTS = 8
+
+# Keys have 24 bits: float32 holds them all, and of 32,768 contexts two in a thousand share one.
+_KEY_BITS = 24
+_NO_KEY = 2.0**_KEY_BITS
+
+# A context of N tokens with U different followers gives each c - _DISCOUNT, and the rest, with
+# _BONUS of its own, to what is expected without its first token. (Ney et al. 1994, absolute
+# discounting; both are what training made of them where they were learned.)
+_DISCOUNT, _BONUS = 0.8, 0.5
+
+# Of logarithms from -8 to 4 and of counts up to e^12: about what a norm gives a token's channels.
+_FEATURE_SCALE = 0.3
+
+
+class Counted(nnx.Variable):
+    """Numbers of a model that no update changes."""
+
+
+class Followers(nnx.Module):
+    """A table for each context from one token to `followers`, and how the model reads them."""
+
+    def __init__(self, config: GPTConfig):
+        self.base = _base(config)
+        self.lengths = range(1, config.followers + 1)
+        shapes = [n_rows(config, length) for length in self.lengths]
+        self.keys = nnx.List([Counted(jnp.full(n, _NO_KEY, jnp.float32)) for n in shapes])
+        # float16 is exact up to 2,048, and within 0.05 % above.
+        self.counts = nnx.List(
+            [Counted(jnp.zeros((N_PARTS, n, config.vocab_size), jnp.float16)) for n in shapes]
+        )
+        self.part_tokens = Counted(jnp.ones((1,), jnp.float32))
+        # They start with nothing to say, and draw no random number that other weights would miss.
+        n_features = config.vocab_size + config.followers
+        self.reading_FD = nnx.Param(jnp.zeros((n_features, config.n_embd), config.param_dtype))
+        self.share = nnx.Param(jnp.ones((1,), config.param_dtype))
+
+    def __call__(
+        self,
+        ids_BT: jax.Array,
+        *,
+        first_B: jax.Array | None = None,
+        before_BS: jax.Array | None = None,
+        position_offset: jax.Array | int = 0,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Logits of what follows (NV), what blocks are told of them (ND), the array of all tokens.
+
+        That array holds ids plus 1, behind as many zeros, no token, as the longest context reaches
+        back. With it (`before_BS`) the tokens stand at position_offset and after it. Windows that
+        begin at `first_B` of the training text are told nothing of the part that a follower is in.
+        """
+        T, reach = ids_BT.shape[1], len(self.lengths) - 1
+        symbols_BT = ids_BT.astype(jnp.int32) + 1
+        if before_BS is None:
+            before_BS = jnp.pad(symbols_BT, ((0, 0), (reach, 0)))
+        else:
+            before_BS = jax.lax.dynamic_update_slice_in_dim(
+                before_BS, symbols_BT, position_offset + reach, axis=1
+            )
+        known_PN = self._known_parts(ids_BT.shape, first_B)
+        counts_PRV = self.counts[0][...].astype(jnp.float32)
+        share_NV = jax.nn.softmax(jnp.log1p(counts_PRV.sum((0, 1))))[None]
+        code_N, features = jnp.zeros(ids_BT.size, jnp.uint32), []
+        for length, keys, counts in zip(self.lengths, self.keys, self.counts, strict=True):
+            earlier_BT = jax.lax.dynamic_slice_in_dim(
+                before_BS, position_offset + reach - (length - 1), T, axis=1
+            )
+            power = jnp.uint32(pow(self.base, length - 1, 2**32))
+            code_N = code_N + earlier_BT.reshape(-1).astype(jnp.uint32) * power
+            found_NV = _found(keys[...], counts[...], code_N, known_PN)
+            n_N1 = found_NV.sum(-1, keepdims=True)
+            n_kinds_N1 = (found_NV > 0).sum(-1, keepdims=True)
+            kept_NV = jnp.maximum(found_NV - _DISCOUNT, 0.0)
+            left_N1 = _DISCOUNT * n_kinds_N1 + _BONUS
+            share_NV = (kept_NV + left_N1 * share_NV) / (n_N1 + _BONUS)
+            features.append(jnp.log1p(n_N1))
+        log_NV = jnp.log(share_NV)
+        # 0 for a symbol as likely as any.
+        against_any_NV = log_NV + math.log(log_NV.shape[1])
+        features_NF = _FEATURE_SCALE * jnp.concatenate([against_any_NV, *features], axis=-1)
+        reading_FD = self.reading_FD[...]
+        told_ND = features_NF.astype(reading_FD.dtype) @ reading_FD
+        return self.share[...].astype(jnp.float32)[None] * log_NV, told_ND, before_BS
+
+    def _known_parts(self, shape_BT: tuple[int, ...], first_B: jax.Array | None) -> jax.Array:
+        """1 for each part of the text that a token may be told of, 0 for the one it is left out of.
+
+        Axes PN.
+        """
+        if first_B is None:
+            return jnp.ones((N_PARTS, shape_BT[0] * shape_BT[1]), jnp.float32)
+        target_BT = first_B[:, None] + 1 + jnp.arange(shape_BT[1])[None]
+        part_N = jnp.floor(target_BT.reshape(-1) / self.part_tokens[...])
+        return (jnp.arange(N_PARTS)[:, None] != part_N[None]).astype(jnp.float32)
+
+
+def _found(
+    keys_R: jax.Array, counts_PRV: jax.Array, code_N: jax.Array, known_PN: jax.Array
+) -> jax.Array:
+    """How often each symbol followed each context in the parts that are known, axes NV."""
+    keys_R, counts_PRV = jnp.asarray(keys_R), jnp.asarray(counts_PRV)
+    key_N = _keys(jnp, code_N)
+    row_N = jnp.minimum(jnp.searchsorted(keys_R, key_N), len(keys_R) - 1)
+    known_PN = known_PN * (keys_R[row_N] == key_N)[None]
+    return jnp.einsum("PNV,PN->NV", counts_PRV[:, row_N].astype(jnp.float32), known_PN)
+
+
+def with_counts(params: nnx.State, config: GPTConfig, ids: np.ndarray) -> nnx.State:
+    """The weights of a model, its tables filled with the counts of a training text."""
+    if not config.followers:
+        return params
+    tables: dict[str, Any] = {"part_tokens": np.full(1, len(ids) / N_PARTS, np.float32)}
+    symbols = np.asarray(ids).astype(np.uint32) + np.uint32(1)
+    part = (np.arange(len(ids)) / tables["part_tokens"]).astype(np.int64)
+    code = np.zeros(len(ids), np.uint32)
+    for length in range(1, config.followers + 1):
+        power = np.uint32(pow(_base(config), length - 1, 2**32))
+        code = code[1:] + symbols[: len(symbols) - length + 1] * power if length > 1 else symbols
+        keys_R, counts_PRV = _counted(code[:-1], ids[length:], part[length:], length, config)
+        tables[f"keys/{length - 1}"], tables[f"counts/{length - 1}"] = keys_R, counts_PRV
+
+    def filled(path: jax.tree_util.KeyPath, leaf: jax.Array) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+        if not name.startswith("followers/"):
+            return leaf
+        return tables.get(name.removeprefix("followers/"), leaf)
+
+    return jax.tree_util.tree_map_with_path(filled, params)
+
+
+def _counted(
+    code: np.ndarray, follower: np.ndarray, part: np.ndarray, length: int, config: GPTConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """The table of the commonest contexts: keys in order, and the counts of each part."""
+    rows = n_rows(config, length)
+    keys, place, n = np.unique(_keys(np, code), return_inverse=True, return_counts=True)
+    # What stands once in a text tells the rest of it nothing.
+    commonest = np.argsort(-n, kind="stable")[:rows]
+    kept = np.sort(commonest[n[commonest] > 1])
+    row_of = np.full(len(keys), rows)
+    row_of[kept] = np.arange(len(kept))
+    keys_R = np.full(rows, _NO_KEY, np.float32)
+    keys_R[: len(kept)] = keys[kept]
+    cell = (part * (rows + 1) + row_of[place]) * config.vocab_size + follower
+    counts = np.bincount(cell, minlength=N_PARTS * (rows + 1) * config.vocab_size)
+    counts_PRV = counts.reshape(N_PARTS, rows + 1, -1)[:, :rows]
+    return keys_R, np.minimum(counts_PRV, np.finfo(np.float16).max).astype(np.float16)
+
+
+def n_rows(config: GPTConfig, length: int) -> int:
+    """Rows of the table of contexts so long: one for each if there are enough of them."""
+    return min(config.follower_rows, config.vocab_size**length)
+
+
+def n_counted(config: GPTConfig) -> int:
+    """Numbers in all tables."""
+    rows = sum(n_rows(config, length) for length in range(1, config.followers + 1))
+    return rows * (1 + N_PARTS * config.vocab_size) + bool(config.followers)
+
+
+def _base(config: GPTConfig) -> int:
+    """What a code of several symbols is written in; odd, so that all of them count modulo 2**32."""
+    return (config.vocab_size + 1) | 1
+
+
+def _keys(numpy: ModuleType, code: Any) -> Any:
+    """Codes of 32 bits as keys, in which each bit depends on all: a hash.
+
+    `numpy` is NumPy or jax.numpy. Source: Appleby, MurmurHash3, fmix32.
+    """
+    code = (code ^ (code >> 16)) * numpy.uint32(0x85EBCA6B)
+    code = (code ^ (code >> 13)) * numpy.uint32(0xC2B2AE35)
+    return ((code ^ (code >> 16)) >> (32 - _KEY_BITS)).astype(numpy.float32)
