@@ -55,12 +55,12 @@ def watched():
     updates, evaluations = {}, {}
     train, losses, both = CompiledTrainer.train, Evaluator.losses, CompiledTrainer.losses
 
-    def watched_train(self, offsets_KAB, n_updates):
+    def watched_train(self, call, n_updates):
         first = int(self.state.step)
         for slot in range(n_updates):
             assert first + slot not in updates, "an update was made twice"
-            updates[first + slot] = np.asarray(offsets_KAB[slot]).tolist()
-        return train(self, offsets_KAB, n_updates)
+            updates[first + slot] = np.asarray(call.offsets_KAB[slot]).tolist()
+        return train(self, call, n_updates)
 
     def watched_both(self, *, step):
         def watched_losses(evaluator, params, tokens, offsets_W):

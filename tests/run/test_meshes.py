@@ -36,7 +36,7 @@ def on_mesh(folder, mesh, **knobs):
 
 def numbers(program, first=0, n_updates=4):
     """Losses and gradient norms of the next updates, then the losses of both splits."""
-    metrics_K = program.train(program.offsets(first, n_updates), n_updates)
+    metrics_K = program.train(program.batches(first, n_updates), n_updates)
     losses = program.losses(step=first + n_updates)
     return np.concatenate([*metrics_K.values(), [loss.mean for loss in losses.values()]])
 

@@ -37,7 +37,14 @@ def settings(folder, **knobs):
 def compiled_with(change):
     """While inside, `change(real train_step, its arguments)` is what a run compiles."""
     real = step.train_step
-    with mock.patch.object(step, "train_step", lambda *inputs: change(real, *inputs)):
+
+    def changed(graph, tx, key, state, x_ABT, y_ABT, *others, **named):
+        def same_others(*inputs):
+            return real(*inputs, *others, **named)
+
+        return change(same_others, graph, tx, key, state, x_ABT, y_ABT)
+
+    with mock.patch.object(step, "train_step", changed):
         yield
 
 
