@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gptjax.config.config_file import home_expanded
 from gptjax.config.knobs import KNOBS
 from gptjax.data import manifest as manifests
 from gptjax.data import markov, nanogpt_meta, shards, token_files
@@ -19,6 +19,7 @@ from gptjax.data.preparation import STATE, Order, Preparation, Progress
 from gptjax.run import directory
 from gptjax.run.progress import count, counted, duration
 from gptjax.system import files
+from gptjax.system.cache import n_cores
 from gptjax.system.command import run_script
 from gptjax.system.errors import UserError
 
@@ -53,8 +54,9 @@ def choose(*, dataset: str, from_nanogpt: str, check: str, **settings: Any) -> N
         drawn = {name: settings[name] for name in ("n_tokens", "seed", "n_val")}
         draw(dataset, out_dir=out_dir, val_fraction=val_fraction, **drawn)
     else:
-        asked = {name: settings[name] for name in ("tokenizer", "field", "shard_tokens")}
-        order = Order(dataset, val_fraction=val_fraction, **asked)
+        asked = {name: settings[name] for name in ("field", "shard_tokens")}
+        asked["tokenizer"] = home_expanded(settings["tokenizer"])
+        order = Order(home_expanded(dataset), val_fraction=val_fraction, **asked)
         prepare(order, out_dir=out_dir, processes=settings["processes"])
 
 
@@ -80,7 +82,7 @@ def prepare(order: Order, *, out_dir: str, processes: int) -> None:
         raise UserError("--out_dir", folder, "is prepared already", "Choose another --out_dir.")
     if not (folder / STATE).exists():
         _check_unused(folder)
-    work = Preparation(order, folder, processes or len(os.sched_getaffinity(0)))
+    work = Preparation(order, folder, processes or n_cores())
     if n_before := work.n_done:
         print(f"{folder} was begun before: going on behind {n_before:,} {work.unit}")
     with directory.locked(folder):

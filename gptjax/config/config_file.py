@@ -52,8 +52,8 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ml_collections.Confi
 
 
 def home_expanded(path: str) -> str:
-    """A path, which may stand behind `text:`, `tokens:` or `gpt2:`, with its ~ expanded."""
-    for kind in ("text:", "tokens:", "gpt2:"):
+    """A path, which may stand behind its kind, as `text:`, with its ~ expanded."""
+    for kind in ("text:", "jsonl:", "tokens:", "gpt2:"):
         if path.startswith(kind):
             return kind + os.path.expanduser(path.removeprefix(kind))
     return os.path.expanduser(path)

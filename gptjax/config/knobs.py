@@ -115,7 +115,7 @@ KNOBS: dict[str, Knob] = {
     "model.followers": between(
         0, 0, 8, "longest context whose followers are counted; 0: none", **_SHAPE, nanogpt=None
     ),
-    "model.follower_rows": between(32_768, 1, 2**20, "contexts of a length counted", **_SHAPE),
+    "model.follower_rows": between(32_768, 1, 2**20, "of a length", **_SHAPE, nanogpt=None),
     "model.attention": one_of(
         "auto",
         ("auto", "xla", "cudnn"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _CHUNK = 2**22  # bytes read together
 
 def is_there(folder: str) -> bool:
     """Whether a folder is one of shards."""
-    return (Path(folder) / MANIFEST).exists()
+    return os.path.lexists(Path(folder) / MANIFEST)
 
 
 def read(folder: str) -> TokenFiles:

@@ -255,7 +255,7 @@ DATA = cases(
 ) + [
     Case(
         "train --config tiny.py --config.data.tokenizer=gpt2",
-        ("data.tokenizer: gpt2; cannot be downloaded (", "or name their folder."),
+        ("data.tokenizer: gpt2; the Hugging Face hub cannot be reached (", "or name their folder."),
         (("GPTJAX_DATA_DIR", ""), ("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", ".")),
     ),
     Case(
