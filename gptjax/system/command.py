@@ -19,8 +19,8 @@ from gptjax.system.output import printable
 
 # The flags that take a path, whose ~ is expanded: the shell leaves `--flag=~/x` as it is.
 _PATHS = frozenset(
-    "check config data from from_nanogpt html json nanogpt nanogpt_python out_dir peer_config".split()
-    + "plot png prompt_file text to".split()
+    "check config data from from_nanogpt html json nanogpt nanogpt_python out_dir".split()
+    + "peer_config plot png prompt_file text to".split()
 )
 
 
