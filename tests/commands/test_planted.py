@@ -13,7 +13,7 @@ import pytest
 import runs
 
 from gptjax import compare as compare_module
-from gptjax.data import corpus
+from gptjax.data.synthetic import write_play
 from gptjax.update import step
 
 pytestmark = pytest.mark.slow
@@ -74,7 +74,7 @@ PLANTED = {
 def trained(tmp_path_factory):
     """A function that trains a run with these knobs once: its directory."""
     folder = tmp_path_factory.mktemp("planted")
-    (folder / "short.txt").write_text(corpus.load("synthetic", fallback="").text[:3000])
+    (folder / "short.txt").write_text(write_play().text[:3000])
 
     @functools.cache
     def train(name, knobs):
