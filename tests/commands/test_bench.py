@@ -384,6 +384,7 @@ def test_an_update_and_its_share_of_the_peak(one_stepper):
 
 
 class TestGrowth:
+    @pytest.mark.slow
     def test_each_axis_is_scaled_alone(self, settings, monkeypatch):
         made = {}
 
