@@ -139,7 +139,7 @@ def script(*arguments, environment={}):  # noqa: B006
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["shakespeare_char", "shakespeare_char_fast"])
 def test_memory_is_near_to_a_runs(name, tmp_path):
-    """Within a tenth as measured on a quiet machine; beside other work it was 11 % off."""
+    """By itself within a tenth; beside other work it was once 11 % off."""
     config = ["--config", f"configs/{name}.py", "--config.data.source=synthetic"]
     short = ["--config.train.max_iters=60", "--config.optim.warmup_iters=5"]
     out = ["--config.eval.interval=30", f"--config.out_dir={tmp_path / 'run'}"]
