@@ -63,8 +63,13 @@ class Command:
     def is_running(self) -> bool:
         return self._process.is_alive()
 
-    def send(self, signal_number: int) -> None:
-        os.kill(self.pid, signal_number)
+    def send(self, signal_number: int) -> bool:
+        """Whether the signal found it running; it may have ended since one looked."""
+        try:
+            os.kill(self.pid, signal_number)
+        except ProcessLookupError:
+            return False
+        return True
 
     def wait(self, timeout: float = 60) -> Result:
         """Its result; fails, and kills it, if it has not ended after `timeout` seconds."""
