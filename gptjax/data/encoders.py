@@ -22,6 +22,9 @@ from gptjax.system.errors import RunError
 
 Result = TypeVar("Result")
 
+# Ctrl-C ends the process at once, and who then takes its semaphores away would say that it had to.
+_NO_WORD_OF_SEMAPHORES = "ignore:resource_tracker:UserWarning"
+
 # Blocks that wait for each process, and results that wait for us.
 _AHEAD = 3
 
@@ -110,6 +113,8 @@ def in_order(
     """
     # A library's own threads would be as many again.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    said = [os.environ.get("PYTHONWARNINGS"), _NO_WORD_OF_SEMAPHORES]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, said))
     pool = ProcessPoolExecutor(
         n_processes, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(work,)
     )

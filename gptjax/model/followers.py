@@ -33,6 +33,9 @@ _DISCOUNT, _BONUS = 0.8, 0.5
 # Of logarithms from -8 to 4 and of counts up to e^12: about what a norm gives a token's channels.
 _FEATURE_SCALE = 0.3
 
+# At first the counts' share is sigmoid(-1), about a quarter.
+_GATE = -1.0
+
 
 class Counted(nnx.Variable):
     """Numbers of a model that no update changes."""
@@ -52,9 +55,9 @@ class Followers(nnx.Module):
         )
         self.part_tokens = Counted(jnp.ones((1,), jnp.float32))
         # They start with nothing to say, and draw no random number that other weights would miss.
-        n_features = config.vocab_size + config.followers
-        self.reading_FD = nnx.Param(jnp.zeros((n_features, config.n_embd), config.param_dtype))
-        self.share = nnx.Param(jnp.ones((1,), config.param_dtype))
+        n_features, width = config.vocab_size + config.followers, config.n_embd
+        self.reading_FD = nnx.Param(jnp.zeros((n_features, width), config.param_dtype))
+        self.gate_D = nnx.Param(jnp.zeros((width,), config.param_dtype))
 
     def __call__(
         self,
@@ -64,7 +67,7 @@ class Followers(nnx.Module):
         before_BS: jax.Array | None = None,
         position_offset: jax.Array | int = 0,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Logits of what follows (NV), what blocks are told of them (ND), the array of all tokens.
+        """Log-probabilities of what follows (NV), what blocks are told (ND), all tokens' array.
 
         That array holds ids plus 1, behind as many zeros, no token, as the longest context reaches
         back. With it (`before_BS`) the tokens stand at position_offset and after it. Windows that
@@ -101,7 +104,18 @@ class Followers(nnx.Module):
         features_NF = _FEATURE_SCALE * jnp.concatenate([against_any_NV, *features], axis=-1)
         reading_FD = self.reading_FD[...]
         told_ND = features_NF.astype(reading_FD.dtype) @ reading_FD
-        return self.share[...].astype(jnp.float32)[None] * log_NV, told_ND, before_BS
+        return log_NV, told_ND, before_BS
+
+    def mixed(self, logits_NV: jax.Array, log_NV: jax.Array, x_ND: jax.Array) -> jax.Array:
+        """Log-probabilities by a model's logits and by the counts, mixed as its last stream says.
+
+        Added to the logits the counts would have the model learn what is wrong with each of them,
+        which is more than it would learn without: see BENCHMARKS.md.
+        """
+        gate_N1 = (x_ND @ self.gate_D[...].astype(x_ND.dtype))[:, None].astype(logits_NV.dtype)
+        by_counts_NV = jax.nn.log_sigmoid(gate_N1 + _GATE) + log_NV
+        by_model_NV = jax.nn.log_sigmoid(-gate_N1 - _GATE) + jax.nn.log_softmax(logits_NV)
+        return jnp.logaddexp(by_counts_NV, by_model_NV)
 
     def _known_parts(self, shape_BT: tuple[int, ...], first_B: jax.Array | None) -> jax.Array:
         """1 for each part of the text that a token may be told of, 0 for the one it is left out of.

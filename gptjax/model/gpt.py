@@ -193,7 +193,7 @@ class GPT(nnx.Module):
     def _told(
         self, x_ND: jax.Array, ids_BT: jax.Array, **where: Any
     ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
-        """The stream with what is counted of it, the counts' logits, the array of all tokens."""
+        """The stream with the counts added, their log-probabilities, the array of all tokens."""
         if self.followers is None:
             return x_ND, None, None
         expected_NV, told_ND, before_BS = self.followers(ids_BT, **where)
@@ -223,7 +223,9 @@ class GPT(nnx.Module):
         else:
             table_VD = self.wte.embedding[...].astype(x_ND.dtype)
             logits_NV = gradients.wide_einsum("ND,VD->NV", x_ND, table_VD)
-        return logits_NV if expected_NV is None else logits_NV + expected_NV
+        if self.followers is None or expected_NV is None:
+            return logits_NV
+        return self.followers.mixed(logits_NV, expected_NV, x_ND)
 
 
 def _token(x_ND: jax.Array, index: jax.Array | int, batch_size: int) -> jax.Array:
@@ -239,7 +241,7 @@ def expected_parameters(config: GPTConfig) -> int:
     matrices = 12 * width * width + per_bias * 9 * width
     n_rows = config.vocab_size + (config.block_size if config.position == "learned" else 0)
     head = 0 if config.tie_embeddings else config.vocab_size * (width + per_bias)
-    told = (config.vocab_size + config.followers) * width + 1 if config.followers else 0
+    told = (config.vocab_size + config.followers + 1) * width if config.followers else 0
     return config.n_layer * (2 * norm + matrices) + norm + n_rows * width + head + told
 
 

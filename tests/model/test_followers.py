@@ -63,7 +63,7 @@ def _told(tables, ids_BT, first_B):
 
 
 def told(params, ids_T, first=None):
-    """Logits of what follows each token."""
+    """Log-probabilities of what follows each token."""
     first_B = None if first is None else jnp.array([first])
     return _told(params["followers"], jnp.asarray(ids_T)[None].astype(jnp.int32), first_B)
 
@@ -135,7 +135,35 @@ def test_an_update_changes_how_tables_are_read_and_no_table(parts, updated):
     tables = [(was[name], now[name]) for name in ("keys", "counts", "part_tokens")]
     jax.tree.map(np.testing.assert_array_equal, *zip(*tables, strict=True))
     assert np.abs(now["reading_FD"][...]).max() > 0
-    assert now["share"][...] != was["share"][...]
+    assert np.abs(now["gate_D"][...]).max() > 0
+
+
+@pytest.mark.parametrize("gate", [-50.0, 50.0])
+def test_the_last_stream_says_whose_word_counts(gate):
+    model = followers.Followers(_CONFIG)
+    model.gate_D[...] = model.gate_D[...].at[0].set(gate)
+    logits_NV, counted_NV, x_ND = (
+        np.random.default_rng(n).normal(size=(3, width)).astype(np.float32)
+        for n, width in enumerate((tiny.VOCABULARY, tiny.VOCABULARY, _CONFIG.n_embd))
+    )
+    x_ND[:, 0] = 1
+    of_both = [jax.nn.log_softmax(logits_NV), jax.nn.log_softmax(counted_NV)]
+    found_NV = model.mixed(jnp.asarray(logits_NV), of_both[1], jnp.asarray(x_ND))
+    np.testing.assert_allclose(found_NV, of_both[gate > 0], atol=1e-4)
+
+
+def test_a_mix_is_of_probabilities():
+    """At first the counts have sigmoid(-1) of it."""
+    model = followers.Followers(_CONFIG)
+    V = tiny.VOCABULARY
+    logits_NV = np.random.default_rng(0).normal(size=(4, V)).astype(np.float32)
+    counted_NV = np.log(np.random.default_rng(1).dirichlet(np.ones(V), 4)).astype(np.float32)
+    found_NV = model.mixed(
+        jnp.asarray(logits_NV), jnp.asarray(counted_NV), jnp.ones((4, _CONFIG.n_embd))
+    )
+    share = 1 / (1 + math.e)
+    wanted_NV = share * np.exp(counted_NV) + (1 - share) * np.asarray(jax.nn.softmax(logits_NV))
+    np.testing.assert_allclose(np.exp(found_NV), wanted_NV, rtol=1e-4)
 
 
 def test_windows_of_a_batch_are_left_out_each_by_its_own_place(updated):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import time
 from unittest import mock
 
 import tiny
@@ -81,5 +82,12 @@ def history(out_dir):
 
 
 def commit_often():
-    """In a process of prepare.py: it makes sure of every block."""
+    """In a process of prepare.py: it makes sure of every block, and has time to be killed then."""
     preparation._COMMIT_SECONDS = 0.0
+    commit = preparation.Preparation._commit
+
+    def slowly(self, writer, place):
+        commit(self, writer, place)
+        time.sleep(0.05)
+
+    preparation.Preparation._commit = slowly
