@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from gptjax.config.config import GPTConfig
-from gptjax.model.followers import n_counted
+from gptjax.model.followers import counted_bytes
 from gptjax.model.gpt import expected_parameters
 from gptjax.system.errors import UserError
 
@@ -54,7 +54,7 @@ def check_memory(
     masters and what is inside the blocks come on top.
     """
     state = 3 * jnp.dtype(model.param_dtype).itemsize * expected_parameters(model)
-    state += jnp.dtype(jnp.float16).itemsize * n_counted(model)
+    state += counted_bytes(model)
     if device.platform != "cpu":  # The devices of a CPU share its memory.
         state = state // n_fsdp
     n_outputs = micro_batch * model.block_size * model.n_embd * model.n_layer

@@ -49,8 +49,11 @@ class Followers(nnx.Module):
         self.lengths = range(1, config.followers + 1)
         shapes = [n_rows(config, length) for length in self.lengths]
         self.keys = nnx.List([Counted(jnp.full(n, _NO_KEY, jnp.float32)) for n in shapes])
-        # float16 is exact up to 2,048, and within 0.05 % above.
         self.counts = nnx.List(
+            [Counted(jnp.zeros((n, config.vocab_size), jnp.float32)) for n in shapes]
+        )
+        # float16 is exact up to 2,048, and within 0.05 % above.
+        self.part_counts = nnx.List(
             [Counted(jnp.zeros((N_PARTS, n, config.vocab_size), jnp.float16)) for n in shapes]
         )
         self.part_tokens = Counted(jnp.ones((1,), jnp.float32))
@@ -81,17 +84,17 @@ class Followers(nnx.Module):
             before_BS = jax.lax.dynamic_update_slice_in_dim(
                 before_BS, symbols_BT, position_offset + reach, axis=1
             )
-        known_PN = self._known_parts(ids_BT.shape, first_B)
-        counts_PRV = self.counts[0][...].astype(jnp.float32)
-        share_NV = jax.nn.softmax(jnp.log1p(counts_PRV.sum((0, 1))))[None]
+        part_N = None if first_B is None else self._part(first_B, T)
+        share_NV = jax.nn.softmax(jnp.log1p(self.counts[0][...].sum(0)))[None]
         code_N, features = jnp.zeros(ids_BT.size, jnp.uint32), []
-        for length, keys, counts in zip(self.lengths, self.keys, self.counts, strict=True):
+        tables = zip(self.lengths, self.keys, self.counts, self.part_counts, strict=True)
+        for length, keys, counts, part_counts in tables:
             earlier_BT = jax.lax.dynamic_slice_in_dim(
                 before_BS, position_offset + reach - (length - 1), T, axis=1
             )
             power = jnp.uint32(pow(self.base, length - 1, 2**32))
             code_N = code_N + earlier_BT.reshape(-1).astype(jnp.uint32) * power
-            found_NV = _found(keys[...], counts[...], code_N, known_PN)
+            found_NV = _found(keys[...], counts[...], part_counts[...], code_N, part_N)
             n_N1 = found_NV.sum(-1, keepdims=True)
             n_kinds_N1 = (found_NV > 0).sum(-1, keepdims=True)
             kept_NV = jnp.maximum(found_NV - _DISCOUNT, 0.0)
@@ -117,27 +120,29 @@ class Followers(nnx.Module):
         by_model_NV = jax.nn.log_sigmoid(-gate_N1 - _GATE) + jax.nn.log_softmax(logits_NV)
         return jnp.logaddexp(by_counts_NV, by_model_NV)
 
-    def _known_parts(self, shape_BT: tuple[int, ...], first_B: jax.Array | None) -> jax.Array:
-        """1 for each part of the text that a token may be told of, 0 for the one it is left out of.
-
-        Axes PN.
-        """
-        if first_B is None:
-            return jnp.ones((N_PARTS, shape_BT[0] * shape_BT[1]), jnp.float32)
-        target_BT = first_B[:, None] + 1 + jnp.arange(shape_BT[1])[None]
-        part_N = jnp.floor(target_BT.reshape(-1) / self.part_tokens[...])
-        return (jnp.arange(N_PARTS)[:, None] != part_N[None]).astype(jnp.float32)
+    def _part(self, first_B: jax.Array, n_tokens: int) -> jax.Array:
+        """The part of the text that each token's follower is in, axis N."""
+        follower_BT = first_B[:, None] + 1 + jnp.arange(n_tokens)[None]
+        part_N = jnp.floor(follower_BT.reshape(-1) / self.part_tokens[...])
+        return jnp.minimum(part_N.astype(jnp.int32), N_PARTS - 1)
 
 
 def _found(
-    keys_R: jax.Array, counts_PRV: jax.Array, code_N: jax.Array, known_PN: jax.Array
+    keys_R: jax.Array,
+    counts_RV: jax.Array,
+    part_counts_PRV: jax.Array,
+    code_N: jax.Array,
+    part_N: jax.Array | None,
 ) -> jax.Array:
-    """How often each symbol followed each context in the parts that are known, axes NV."""
-    keys_R, counts_PRV = jnp.asarray(keys_R), jnp.asarray(counts_PRV)
+    """How often each symbol followed each context, but in the part to be left out; axes NV."""
+    keys_R = jnp.asarray(keys_R)
     key_N = _keys(jnp, code_N)
     row_N = jnp.minimum(jnp.searchsorted(keys_R, key_N), len(keys_R) - 1)
-    known_PN = known_PN * (keys_R[row_N] == key_N)[None]
-    return jnp.einsum("PNV,PN->NV", counts_PRV[:, row_N].astype(jnp.float32), known_PN)
+    found_NV = jnp.asarray(counts_RV)[row_N]
+    if part_N is not None:
+        left_out_NV = jnp.asarray(part_counts_PRV)[part_N, row_N]
+        found_NV = jnp.maximum(found_NV - left_out_NV.astype(jnp.float32), 0.0)
+    return jnp.where((keys_R[row_N] == key_N)[:, None], found_NV, 0.0)
 
 
 def with_counts(params: nnx.State, config: GPTConfig, ids: np.ndarray) -> nnx.State:
@@ -152,7 +157,8 @@ def with_counts(params: nnx.State, config: GPTConfig, ids: np.ndarray) -> nnx.St
         power = np.uint32(pow(_base(config), length - 1, 2**32))
         code = code[1:] + symbols[: len(symbols) - length + 1] * power if length > 1 else symbols
         keys_R, counts_PRV = _counted(code[:-1], ids[length:], part[length:], length, config)
-        tables[f"keys/{length - 1}"], tables[f"counts/{length - 1}"] = keys_R, counts_PRV
+        tables[f"keys/{length - 1}"], tables[f"part_counts/{length - 1}"] = keys_R, counts_PRV
+        tables[f"counts/{length - 1}"] = counts_PRV.sum(0, dtype=np.float32)
 
     def filled(path: jax.tree_util.KeyPath, leaf: jax.Array) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
@@ -187,10 +193,10 @@ def n_rows(config: GPTConfig, length: int) -> int:
     return min(config.follower_rows, config.vocab_size**length)
 
 
-def n_counted(config: GPTConfig) -> int:
-    """Numbers in all tables."""
+def counted_bytes(config: GPTConfig) -> int:
+    """Bytes of all tables."""
     rows = sum(n_rows(config, length) for length in range(1, config.followers + 1))
-    return rows * (1 + N_PARTS * config.vocab_size) + bool(config.followers)
+    return rows * (4 + (4 + 2 * N_PARTS) * config.vocab_size) + 4 * bool(config.followers)
 
 
 def _base(config: GPTConfig) -> int:

@@ -90,10 +90,10 @@ def test_the_commonest_contexts_get_the_rows():
     config = tiny.model_config(followers=2, follower_rows=5)
     _, _, state = tiny.parts(config, tiny.config(model__followers=2, model__follower_rows=5))
     params = followers.with_counts(state.params, config, _IDS)
-    counts_PRV = np.asarray(params["followers"]["counts"][1][...], np.float32)
+    counts_RV = np.asarray(params["followers"]["counts"][1][...])
     pairs = Counter(zip(_IDS.tolist(), _IDS[1:-1].tolist(), strict=False))
     commonest = sorted(pairs.values())[-5:]
-    np.testing.assert_array_equal(sorted(counts_PRV.sum((0, 2))), commonest)
+    np.testing.assert_array_equal(sorted(counts_RV.sum(1)), commonest)
 
 
 def test_caches_tell_what_whole_windows_tell(parts):
@@ -132,7 +132,7 @@ def updated(parts):
 def test_an_update_changes_how_tables_are_read_and_no_table(parts, updated):
     state, _ = updated(jnp.array([[40, 300]]))
     was, now = parts[2].params["followers"], state.params["followers"]
-    tables = [(was[name], now[name]) for name in ("keys", "counts", "part_tokens")]
+    tables = [(was[name], now[name]) for name in ("keys", "counts", "part_counts", "part_tokens")]
     jax.tree.map(np.testing.assert_array_equal, *zip(*tables, strict=True))
     assert np.abs(now["reading_FD"][...]).max() > 0
     assert np.abs(now["gate_D"][...]).max() > 0
@@ -188,6 +188,8 @@ def test_updates_in_one_call_say_where_their_windows_begin(parts, updated):
 def test_weights_are_counted_without_the_tables(parts):
     params = parts[2].params
     n_all = sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert gpt.expected_parameters(_CONFIG) == n_all - followers.n_counted(_CONFIG)
+    tables = jax.tree.leaves(step.weights_and_tables(params)[1])
+    assert followers.counted_bytes(_CONFIG) == sum(leaf.nbytes for leaf in tables)
+    assert gpt.expected_parameters(_CONFIG) == n_all - sum(leaf.size for leaf in tables)
     n_positions = _CONFIG.block_size * _CONFIG.n_embd
     assert gpt.n_parameters(params) == gpt.expected_parameters(_CONFIG) - n_positions
