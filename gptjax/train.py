@@ -14,11 +14,13 @@ import numpy as np
 
 from gptjax.config.config import flat
 from gptjax.device.devices import available_devices, choose_devices, machine
-from gptjax.run import directory, runlog
-from gptjax.run.checkpoint import Checkpoints
+from gptjax.device.distributed import joined
+from gptjax.run import directory, runlog, together
 from gptjax.run.evaluator import Loss
 from gptjax.run.inputs import VAL_TOKENS, read_inputs
+from gptjax.run.last_words import not_finite_words
 from gptjax.run.ledger import Ledger
+from gptjax.run.pace import Pace
 from gptjax.run.program import CompiledTrainer, check_fits, compile_trainer
 from gptjax.run.progress import Display
 from gptjax.run.report import Report, tell_start
@@ -29,15 +31,19 @@ from gptjax.run.template import NotFinite
 from gptjax.system import cache, files, signals
 from gptjax.system.command import run_script
 from gptjax.system.errors import RunError
+from gptjax.system.hosts import Hosts
+from gptjax.system.rollcall import ALONE, Place
 
-# Updates of about this long make a call, so that signals and the bar are never late.
-_CALL_SECONDS = 1.0
 
-
-def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> int:
+def train(
+    requested: ml_collections.ConfigDict,
+    overrides: Collection[str],
+    place: Place = ALONE,
+) -> int:
     """Trains as the config says; returns the process's exit code.
 
-    `overrides` names the knobs that were given on the command line.
+    `overrides` names the knobs that were given on the command line, `place` says which of a run's
+    processes this is.
 
     0: all updates are made; 130 or 143: stopped by Ctrl-C or SIGTERM, saved, can be resumed.
 
@@ -46,43 +52,54 @@ def train(requested: ml_collections.ConfigDict, overrides: Collection[str]) -> i
       RunError: if the run cannot go on.
     """
     cache.keep_compiled_programs()
-    found, why = available_devices(requested.mesh.cpu_devices, requested.mesh.gpu_memory)
-    run_dir = Path(requested.out_dir)
-    directory.check_place(run_dir)
-    files.check_writable(run_dir)
     with contextlib.ExitStack() as stack:
-        check_lock = stack.enter_context(directory.locked(run_dir))
+        hosts = stack.enter_context(joined(place))
+        together.agree_at_start(hosts, requested)
+        found, why = available_devices(requested.mesh.cpu_devices, requested.mesh.gpu_memory)
+        run_dir = Path(requested.out_dir)
+        directory.check_place(run_dir)
+        files.check_writable(run_dir)
+        check_lock = stack.enter_context(together.locked(hosts, run_dir))
         # What the run starts from and trains on.
-        plan = resume_plan(requested, overrides)
+        with hosts.first_in_turn():
+            plan = resume_plan(requested, overrides)
         config, max_iters = plan.config, plan.config.train.max_iters
+        display = Display(n_updates=max_iters, step=plan.step, quiet=not hosts.leads)
         if plan.is_resumed and plan.step >= max_iters:
-            print(f"{run_dir} is at step {plan.step} of {max_iters}: nothing to do.")
+            display.message(f"{run_dir} is at step {plan.step} of {max_iters}: nothing to do.")
             return 0
         devices = choose_devices(found, config)
         runlog.check(config)
-        display = Display(n_updates=max_iters, step=plan.step)
         ledger = Ledger(plan.meta["ledger"] if plan.meta else None)
         with ledger.measure("data"):
             inputs = read_inputs(config, plan.checkpoint, is_fork=plan.is_fork, doing=display.doing)
             check_fits(config, inputs, devices)
             state = plan.state(inputs.tokenizer.vocab_size)
+        together.agree_on_inputs(hosts, plan, inputs)
+        display.notices(together.clock_notices(hosts))
         tell_start(display, plan, devices, why, inputs)
         with ledger.measure("compile"), display.doing("getting ready"):
             program = compile_trainer(
                 config, inputs, devices, state, tell=display.notice, meanwhile=orbax_in_silence
             )
+        together.agree_on_weights(hosts, program.state)
         # What the run writes and says. From here on its directory is in use.
         directory.check_space(run_dir, checkpoint_bytes(plan, program.state))
         resumed_step = plan.step if plan.is_resumed else None
-        log = stack.enter_context(runlog.begin(config, resumed_step, tell=display.notice))
-        files.write_atomically(run_dir / "config.json", files.pretty_json(flat(config)))
-        files.write_array(run_dir / VAL_TOKENS, inputs.splits.val)
+        log = stack.enter_context(
+            together.begin_log(hosts, config, resumed_step, tell=display.notice)
+        )
+        if hosts.leads:
+            files.write_atomically(run_dir / "config.json", files.pretty_json(flat(config)))
+            files.write_array(run_dir / VAL_TOKENS, inputs.splits.val)
         stack.enter_context(display)
         report = Report(log, display, ledger, plan, inputs, program)
         report.started(devices)
-        checkpoints = stack.enter_context(Checkpoints(run_dir, keep=config.checkpoint.keep))
+        checkpoints = stack.enter_context(
+            together.open_checkpoints(hosts, run_dir, keep=config.checkpoint.keep)
+        )
         saver = Saver(checkpoints, plan, inputs, ledger, machine(devices), check_lock)
-        return Trainer(plan, program, saver, report, ledger, evaluated=log.evaluated).run()
+        return Trainer(plan, program, saver, report, ledger, hosts, evaluated=log.evaluated).run()
 
 
 class Trainer:
@@ -99,27 +116,29 @@ class Trainer:
         saver: Saver,
         report: Report,
         ledger: Ledger,
+        hosts: Hosts,
         *,
         evaluated: Collection[int],
     ):
         """`evaluated` are the steps whose evaluation is in the log already."""
         self._config, self._is_resumed = plan.config, plan.is_resumed
         self._program, self._saver, self._report, self._ledger = program, saver, report, ledger
+        self._hosts = hosts
         self.n_done = self._first_step = plan.step
         # The checkpoint gone on from has its evaluation, or was not due one.
+        self._pace = Pace(plan.config, ledger, first=plan.step, most=program.max_updates_per_call)
         self._evaluated = {*evaluated, *([plan.step] if plan.is_resumed else [])}
         self._best: dict[str, Any] = {"step": -1, "val_nats": None}
         if plan.meta:
             self._best = dict(plan.meta["best"])
         self._last_val: Loss | None = None
         self._last_metrics: dict[str, float] = {}
-        self._eval_seconds = 0.0
         self._length_said = False
 
     def run(self) -> int:
         """Runs to max_iters or to a signal; returns the exit code."""
         try:
-            with signals.noted() as stop:
+            with signals.noted() as stop, self._hosts.blamed():
                 self._loop(stop)
                 self._saver.wait()
         except RunError as error:
@@ -132,13 +151,19 @@ class Trainer:
 
     def _loop(self, stop: signals.StopRequest) -> None:
         self._at_boundary()
-        while self.n_done < self._config.train.max_iters and not stop.number:
-            self._make_updates(min(self._to_boundary(), self._updates_this_call()))
+        while n_updates := self._next_updates(stop):
+            self._make_updates(n_updates)
             self._warn_if_long()
             self._saver.check()
             self._at_boundary()
         if stop.number:
             self._save(val_nats=None)
+
+    def _next_updates(self, stop: signals.StopRequest) -> int:
+        """Updates to be made in the next call, 0 for none; all processes come to the same."""
+        said = [self._pace.updates(self.n_done), stop.number]
+        n_updates, stop.number = self._hosts.decide(said, _together)
+        return 0 if stop.number else n_updates
 
     def _at_boundary(self) -> None:
         """Evaluates and saves, if that is due."""
@@ -151,22 +176,6 @@ class Trainer:
             is_best = self._best["step"] == done
         if is_edge or is_best or done % config.checkpoint.interval == 0:
             self._save(val_nats=val_nats)
-
-    def _to_boundary(self) -> int:
-        """Updates until something is due."""
-        config, done = self._config, self.n_done
-        intervals = (config.eval.interval, config.checkpoint.interval)
-        ends = [done - done % interval + interval for interval in intervals]
-        return min(*ends, config.train.max_iters) - done
-
-    def _updates_this_call(self) -> int:
-        """Updates that a call may make without keeping anybody waiting."""
-        most = self._program.max_updates_per_call
-        if self._config.train.updates_per_dispatch:
-            return most
-        if self.n_done == self._first_step:
-            return 1
-        return max(1, min(most, int(_CALL_SECONDS / self._seconds_each())))
 
     def _make_updates(self, n_updates: int) -> None:
         """Makes `n_updates` updates in one call and checks that they are finite."""
@@ -186,14 +195,16 @@ class Trainer:
         self._report.updates(self.n_done, finite, seconds / n_updates)
         if n_finite < n_updates:
             raise self._not_finite(f"update {self.n_done} is not finite", self.n_done)
-        self._report.progress(self._eta())
+        self._report.progress(self._pace.left_seconds(self.n_done))
 
     def _evaluate(self) -> float:
         """Evaluates both splits; returns val's loss, nats per token."""
         start = time.perf_counter()
         with self._ledger.measure("eval"), self._report.doing("evaluating"):
             losses = self._program.losses(step=self.n_done)
-        self._eval_seconds = time.perf_counter() - start
+        self._pace.eval_seconds = time.perf_counter() - start
+        if self._hosts.count > 1:
+            self._ledger.count_hosts(together.shares(self._hosts, self._program.own_eval_seconds))
         if self.n_done > self._first_step:  # The first update is not to wait for it.
             with self._ledger.measure("compile"):
                 self._program.measure_peak(self._ledger.process_seconds())
@@ -218,32 +229,19 @@ class Trainer:
 
     def _not_finite(self, what: str, update: int) -> RunError:
         """The error for a number that is not finite: with the metrics of the last update."""
-        words = what
-        if self._last_metrics:
-            rate = self._program.learning_rates([update])[0]
-            words += (
-                f": loss {self._last_metrics['loss']:.5g}, gradient norm "
-                f"{self._last_metrics['grad_norm']:.5g}, learning rate {rate:.3g}"
-            )
-        good = f"the last good checkpoint is step {self._saver.step}"
-        if self._saver.step < 0:
-            good = "there is no checkpoint yet"
-        return RunError(f"{words}; {good}. Try a lower --config.optim.learning_rate")
-
-    def _seconds_each(self) -> float:
-        return self._ledger.seconds_here("step") / (self.n_done - self._first_step)
-
-    def _eta(self) -> float:
-        """Seconds left at the pace measured so far, evaluations included."""
-        left = self._config.train.max_iters - self.n_done
-        n_evaluations = math.ceil(left / self._config.eval.interval)
-        return left * self._seconds_each() + n_evaluations * self._eval_seconds
+        rate = self._program.learning_rates([update])[0]
+        return RunError(not_finite_words(what, self._last_metrics, rate, self._saver.step))
 
     def _warn_if_long(self) -> None:
         """Announces a long run, once two calls' time has shown the pace."""
-        if not self._length_said and self._ledger.seconds_here("step") > 2 * _CALL_SECONDS:
+        if not self._length_said and self._pace.is_shown:
             self._length_said = True
-            self._report.long_run(self._eta())
+            self._report.long_run(self._pace.left_seconds(self.n_done))
+
+
+def _together(said: list[list[int]]) -> list[int]:
+    """As many updates as the first process wants; the signal that any of them has got."""
+    return [said[0][0], next((number for _, number in said if number), 0)]
 
 
 if __name__ == "__main__":

@@ -106,6 +106,9 @@ def choose_devices(found: list[jax.Device], config: ml_collections.ConfigDict) -
     if n_devices > n_found:
         times = f"times mesh.fsdp {n_fsdp} is {n_devices}, and " if n_fsdp > 1 else ""
         raise UserError("mesh.data", config.mesh.data, f"{times}there are only {n_found} devices")
+    if n_devices < n_found and jax.process_count() > 1:
+        words = f"{n_devices} of {n_found} devices; a run of several processes takes all of theirs"
+        raise UserError("mesh.data", config.mesh.data, words, "Leave mesh.data at 0.")
     micro_batch = config.train.batch_size // config.train.grad_accum_steps
     if micro_batch % n_devices:
         below = micro_batch // n_devices * n_devices * config.train.grad_accum_steps

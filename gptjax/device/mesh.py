@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import (
     AxisType,
@@ -74,9 +75,15 @@ class Layout:
 
     def put(self, state: Any) -> Any:
         """A state's arrays, put on the devices from wherever they are."""
-        if self._n_fsdp == 1:
-            return jax.device_put(state, self.replicated)
-        return jax.device_put(state, jax.tree.map(lambda leaf: self.of_state(leaf.shape), state))
+        return jax.tree.map(lambda leaf: _put(leaf, self.of_state(leaf.shape)), state)
+
+    def copied(self, array: Any) -> jax.Array:
+        """An array, the same on every device."""
+        return _put(array, self.replicated)
+
+    def split(self, array_B: Any) -> jax.Array:
+        """An array, its last axis split; a process hands over only what its own devices hold."""
+        return _put(array_B, self.split_last_axis(array_B.ndim))
 
     def gathered(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of weights as one of split weights, to be traced in a program over devices.
@@ -114,6 +121,29 @@ class Layout:
         if self._mesh is None:
             return SingleDeviceSharding(self.devices[0])
         return NamedSharding(self._mesh, spec)
+
+
+def here(devices: Sequence[jax.Device]) -> jax.Device:
+    """The first of the devices that is this process's own."""
+    return next(device for device in devices if device.process_index == jax.process_index())
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """An array on the host, put together from all its parts; all processes must call this."""
+    is_device_array = isinstance(array, jax.Array)
+    if is_device_array and not (array.is_fully_addressable or array.is_fully_replicated):
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
+def _put(array: Any, sharding: Sharding) -> jax.Array:
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    # To devices of several processes: each puts its own part there.
+    on_host = np.asarray(array)
+    return jax.make_array_from_callback(on_host.shape, sharding, on_host.__getitem__)
 
 
 def _mesh(devices: Sequence[jax.Device], n_fsdp: int) -> Mesh:

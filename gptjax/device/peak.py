@@ -19,6 +19,7 @@ import numpy as np
 
 from gptjax.device.cards import table_peak
 from gptjax.device.devices import lacks_bfloat16, n_cores
+from gptjax.device.mesh import here
 from gptjax.system import cache
 
 # A product's rows, depth and columns: its FLOPs are twice their product.
@@ -75,7 +76,7 @@ class PeakProbe:
             words = f"{len(devices)} x {kind}'s peak for {name}"
             self.best = Peak(known * len(devices), words)
             return
-        first, *others = squares(devices[0], dtype)
+        first, *others = squares(here(devices), dtype)
         # A GPU's memory is the model's by then: its own products find room there.
         is_cpu = devices[0].platform == "cpu"
         self._shapes = [*shapes, first, *others] if is_cpu else list(shapes) or [first]
@@ -104,17 +105,18 @@ class PeakProbe:
             self.best = Peak(flops_per_s, "the highest rate of this run's own updates")
 
     def _measure(self, shape: Shape) -> None:
-        device = self._devices[0]
+        device = here(self._devices)  # All of a run are alike.
         self._take(matmul_rate(device, self._dtype, precision=self._precision, shapes=[shape]))
 
     def _take(self, measured: float) -> None:
         """Raises the best to what has been measured, now or ever."""
-        device = self._devices[0]
+        device = here(self._devices)
         rate = highest_ever(
             device, self._dtype, measured, precision=self._precision, folder=self._folder
         )
-        # XLA's CPU devices share the same cores: more of them are not more arithmetic.
-        rate *= 1 if device.platform == "cpu" else len(self._devices)
+        # XLA's CPU devices share the cores of a process: more of them are not more arithmetic.
+        n_processes = len({device.process_index for device in self._devices})
+        rate *= n_processes if device.platform == "cpu" else len(self._devices)
         if rate > self.best.flops_per_s:
             self.best = Peak(rate, f"measured {self._dtype} matmul rate of this {device.platform}")
 

@@ -21,7 +21,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.device.memory import check_memory
+from gptjax.device.mesh import whole
 from gptjax.run import metadata, retention
+from gptjax.run.manager import manager
 from gptjax.run.rescue import rescue
 from gptjax.run.silence import orbax_in_silence
 from gptjax.run.template import Unreadable, crc32, describe, fault, state_leaves, template
@@ -53,16 +55,11 @@ class Checkpoints:
         self._pending: tuple[int, set[str]] | None = None
         self._vals: dict[int, float] = {}
         self._orbax = orbax_in_silence()
-        options = self._orbax.CheckpointManagerOptions(
-            # Deleting is not atomic, renaming is: old steps go to trash/, which is emptied here.
-            todelete_subdir=None if read_only else "trash",
-            cleanup_tmp_directories=not read_only,
-            create=not read_only,
-            read_only=read_only,
-        )
+        if not read_only:
+            self._dir.mkdir(parents=True, exist_ok=True)
         self._links = contextlib.ExitStack()
         plain = self._links.enter_context(plain_path(self._dir.parent))
-        self._manager = self._orbax.CheckpointManager(plain / "checkpoints", options=options)
+        self._manager = manager(self._orbax, plain / "checkpoints", read_only=read_only)
         if not read_only:
             self._vals.update(self._vals_on_disk())
 
@@ -99,7 +96,7 @@ class Checkpoints:
         step = int(state.step)
         # On a CPU these are the state's own memory, which the next update overwrites; Orbax copies
         # numpy arrays before its save returns (its NumpyHandler's deepcopy_host_arrays).
-        leaves = {path: np.asarray(leaf) for path, leaf in state_leaves(state).items()}
+        leaves = {path: whole(leaf) for path, leaf in state_leaves(state).items()}
         described = metadata.described(meta, step=step, val_nats=val_nats, leaves=describe(leaves))
         retention.check_room(self._dir, step, sum(leaf.nbytes for leaf in leaves.values()))
         val = metadata.finite_val(described)

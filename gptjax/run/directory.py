@@ -21,6 +21,9 @@ from gptjax.system.files import free_space
 
 _LOCK = ".lock"
 
+# Network file systems show a new file a little later, seconds.
+_SEEN_SECONDS = 5.0
+
 # Bytes for what is below a run directory: Orbax's temporary folders take up to 150.
 _LONGEST_INSIDE = 256
 
@@ -113,6 +116,24 @@ def locked(run_dir: Path) -> Iterator[Callable[[], None]]:
                 yield check
         finally:
             remove()
+
+
+def lock_text(run_dir: Path) -> str:
+    """Who holds the directory's lock, as its file says it; "" where it cannot be read."""
+    try:
+        return (run_dir / _LOCK).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def sees_lock(run_dir: Path, text: str) -> bool:
+    """Whether the lock has this text here, now or as soon as a network file system shows it."""
+    until = time.monotonic() + _SEEN_SECONDS
+    while lock_text(run_dir) != text:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _remove_unused(run_dir: Path, made: Sequence[Path]) -> None:

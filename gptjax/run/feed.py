@@ -49,7 +49,7 @@ class CallLayout:
         """The windows of up to K updates, a row an update, on the devices."""
         offsets_KAB = np.zeros(self.shape_KAB, np.int32)
         offsets_KAB[: len(offsets_KB)] = offsets_KB.reshape(-1, *self.shape_KAB[1:])
-        return jax.device_put(offsets_KAB, self.devices.split_last_axis(3))
+        return self.devices.split(offsets_KAB)
 
 
 def is_resident(inputs: Inputs) -> bool:
@@ -108,7 +108,7 @@ class Resident:
     def __init__(self, config: ml_collections.ConfigDict, splits: Splits, lay: CallLayout):
         self._config, self._lay, self._n_train = config, lay, len(splits.train)
         # One array for both splits: one compiled evaluation serves both.
-        self.tokens = jax.device_put(splits.joined, lay.devices.replicated)
+        self.tokens = lay.devices.copied(splits.joined)
 
     def evaluated(self, n_windows: int) -> tuple[jax.Array, int]:
         """What an evaluation of `n_windows` reads, and of how many of them at once."""
@@ -163,7 +163,7 @@ class Gathered:
         """The batches of `n_updates` updates from update `first` on."""
         ids_KBT = np.zeros((self._lay.shape_KAB[0], self._n_windows, self._length), self._dtype)
         ids_KBT[:n_updates] = self._ahead.take(first, n_updates)
-        tokens = jax.device_put(ids_KBT.reshape(-1), self._lay.devices.replicated)
+        tokens = self._lay.devices.copied(ids_KBT.reshape(-1))
         return Call(tokens, self._offsets)
 
     def losses(
@@ -179,7 +179,7 @@ class Gathered:
                 part_W = offsets_W[first : first + n_at_once]
                 ids_WT = np.zeros((n_at_once, self._length), self._dtype)
                 ids_WT[: len(part_W)] = self._windows(split, part_W)
-                tokens = jax.device_put(ids_WT.reshape(-1), self._lay.devices.replicated)
+                tokens = self._lay.devices.copied(ids_WT.reshape(-1))
                 part_losses_W = evaluator.losses(params, tokens, starts_W)
                 losses_W[first : first + n_at_once] = part_losses_W[: len(part_W)]
             found[split] = losses_W

@@ -14,11 +14,18 @@ from gptjax.run.progress import duration
 def time_words(ledger: Mapping[str, Any]) -> list[str]:
     """Where the time went and what an update took, of a Ledger as JSON."""
     parts = ", ".join(f"{kind} {ledger['seconds'][kind]:.1f} s" for kind in KINDS)
-    return [
+    lines = [
         f"wall {duration(ledger['wall_seconds'])}: {parts}",
         f"an update took {ledger['step_ms_median']:.1f} ms (median; p95 "
         f"{ledger['step_ms_p95']:.1f}), without evaluation, saving, compiling",
     ]
+    if shares := ledger.get("eval_seconds_of_hosts"):
+        slowest, fastest = max(shares, key=shares.__getitem__), min(shares.values())
+        lines.append(
+            f"slowest of {len(shares)}: {slowest}, {shares[slowest] / max(fastest, 1e-9):.2f} "
+            "times the time of the fastest for its share of the evaluations"
+        )
+    return lines
 
 
 def mfu_words(flops_per_s: float, peak: Peak, *, first: Peak) -> str:
@@ -43,6 +50,22 @@ def next_words(reason: str, step: int, out_dir: str) -> str:
     if reason == "finished":
         return f"sample from it: python scripts/sample.py --out_dir {out_dir}"
     return f"stopped by {reason} at step {step}, checkpoint saved; run the same command to resume"
+
+
+def not_finite_words(
+    what: str, metrics: Mapping[str, float], learning_rate: float, saved_step: int
+) -> str:
+    """What to say of a number that is not finite; `metrics` are the last update's, if any."""
+    words = what
+    if metrics:
+        words += (
+            f": loss {metrics['loss']:.5g}, gradient norm "
+            f"{metrics['grad_norm']:.5g}, learning rate {learning_rate:.3g}"
+        )
+    good = f"the last good checkpoint is step {saved_step}"
+    if saved_step < 0:
+        good = "there is no checkpoint yet"
+    return f"{words}; {good}. Try a lower --config.optim.learning_rate"
 
 
 def _rate(peak: Peak) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gptjax
@@ -30,6 +30,7 @@ class Ledger:
         bins = (earlier or {}).get("step_ms_bins", {})
         self._step_bins = {int(key): int(count) for key, count in bins.items()}
         self._open: str | None = None
+        self._hosts: dict[str, float] = {}
 
     @contextlib.contextmanager
     def measure(self, kind: str) -> Iterator[None]:
@@ -48,6 +49,15 @@ class Ledger:
         step_ms = max(1e3 * seconds / n_updates, 1e-6)
         key = round(_BINS_PER_E * math.log(step_ms))
         self._step_bins[key] = self._step_bins.get(key, 0) + n_updates
+
+    def count_hosts(self, seconds: Mapping[str, float]) -> None:
+        """Adds what each of several processes took for its equal share of the same work."""
+        for name, value in seconds.items():
+            self._hosts[name] = self._hosts.get(name, 0.0) + value
+
+    def hosts_to_json(self) -> dict[str, Any]:
+        """What each of several processes took, as the log has it; {} for one alone."""
+        return {"eval_seconds_of_hosts": dict(self._hosts)} if self._hosts else {}
 
     def process_seconds(self) -> float:
         """Seconds of this process: since it began to be gptjax, or since `started`."""

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from gptjax.config.config import GPTConfig, model_config
-from gptjax.device import flops, kernels, memory, peak
+from gptjax.device import flops, kernels, memory, mesh, peak
 from gptjax.device.mesh import Layout
 from gptjax.model.followers import with_counts
 from gptjax.model.gpt import n_parameters
@@ -71,7 +71,7 @@ def check_fits(
     n_updates = feed.most_updates(config, inputs, max_updates_per_call(config))
     memory.check_memory(
         model_config(config, inputs.tokenizer.vocab_size),
-        devices[0],
+        mesh.here(devices),
         n_fsdp=config.mesh.fsdp,
         micro_batch=config.train.batch_size // n_micro // len(devices),
         n_windows=config.train.batch_size * n_updates,
@@ -94,6 +94,7 @@ class CompiledTrainer:
       n_tokens: tokens in an update.
       attention: by which kernels, and why.
       costs: an update's.
+      own_eval_seconds: what this process's part of the last evaluation took.
     """
 
     def __init__(
@@ -110,9 +111,10 @@ class CompiledTrainer:
         self.n_tokens = config.train.batch_size * config.model.block_size
         self.max_updates_per_call = feed.most_updates(config, inputs, max_updates_per_call(config))
         self.n_micro = memory.micro_batches(config, devices[0].platform, len(devices))
-        self.attention = kernels.choose_attention(model, devices[0])
+        device = mesh.here(devices)
+        self.attention = kernels.choose_attention(model, device)
         # Where dropout is on, the model uses XLA's attention all the same.
-        model = kernels.with_attention(model, self.attention.evaluations, devices[0])
+        model = kernels.with_attention(model, self.attention.evaluations, device)
         self._place(inputs, devices)
         # One program, not one an operation; called on the CPU, where numbers are had at once.
         self._learning_rate = jax.jit(optim.learning_rate(config))
@@ -170,7 +172,7 @@ class CompiledTrainer:
             is_quick = n_products < _QUICK and device is not None and device.platform == "cpu"
             programs = compile_all(sources, [update, evaluation] * is_quick, meanwhile=also)
         self._update = programs[0]
-        memory.check_program_memory(self.memory_bytes(), devices[0])
+        memory.check_program_memory(self.memory_bytes(), mesh.here(devices))
         self._evaluator.keep(programs[1], n_windows)
         state = state or programs[2](np.uint32(config.seed))
         if model.followers:
@@ -193,6 +195,7 @@ class CompiledTrainer:
         """The losses of the present weights on both splits, as config.eval asks for them."""
         windows = self._eval_windows(step=step)
         found = self._feed.losses(self._evaluator, self.state.params, windows)
+        self.own_eval_seconds = self._evaluator.own_seconds
         return {split: mean_loss(losses_W) for split, losses_W in found.items()}
 
     def learning_rates(self, updates: Sequence[int]) -> list[float]:

@@ -78,7 +78,8 @@ class _Screen:
 class Display:
     """Prints a run's messages and its progress; use it as a context manager."""
 
-    def __init__(self, *, n_updates: int, step: int):
+    def __init__(self, *, n_updates: int, step: int, quiet: bool = False):
+        """`quiet`: nothing is shown, since another process shows it."""
         self._screen = _Screen(sys.stdout)
         self._console = _Console(
             file=cast(TextIO, self._screen),
@@ -86,11 +87,12 @@ class Display:
             force_terminal=sys.stdout.isatty(),
             highlight=False,
             soft_wrap=True,
+            quiet=quiet,
         )
         self._n_updates = n_updates
         self._last_line = 0.0
         self._bar: Progress | None = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and not quiet:
             self._bar = Progress(
                 BarColumn(bar_width=10),
                 # On a narrow terminal the end is cut off, not the middle of a number.

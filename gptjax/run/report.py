@@ -167,7 +167,7 @@ class Report:
         self, step: int, reason: str, *, best: Mapping[str, Any], last_val: Loss | None
     ) -> None:
         """The `ledger` and `end` records, and the last words."""
-        ledger, say = self._ledger.to_json(), self._display.message
+        ledger, say = self._ledger.to_json() | self._ledger.hosts_to_json(), self._display.message
         n_updates, program = step - self._plan.step, self._program
         if n_updates:
             flops_per_s = n_updates * program.flops / self._ledger.seconds_here("step")

@@ -107,12 +107,20 @@ def source_digest() -> str:
     "" if a file has been written since this process started, or just before: then it may not be
     what was imported, and nothing that is made of it can be told by it.
     """
+    newest = max(path.stat().st_mtime for path in _source())
+    return "" if newest > interrupt.STARTED - _CLOCKS_APART else written_digest()
+
+
+def written_digest() -> str:
+    """A digest of gptjax's own source as it is on the disk."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
+    for path in _source():
         digest.update(path.read_bytes())
-        if path.stat().st_mtime > interrupt.STARTED - _CLOCKS_APART:
-            return ""
     return digest.hexdigest()
+
+
+def _source() -> list[Path]:
+    return sorted(Path(__file__).parent.parent.rglob("*.py"))
 
 
 def n_cores() -> int:

@@ -88,8 +88,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
         sys.stdout.flush()
     except BaseException as error:
         code = _told(error)
-    interrupt.all_is_done()
-    sys.exit(code)
+    interrupt.leave(code)
 
 
 def _told(error: BaseException) -> int:

@@ -78,6 +78,21 @@ def waiting(what: str = "starting") -> Iterator[None]:
         yield
 
 
+def ours_alone() -> None:
+    """From here on stdout is Python's alone; what libraries print by themselves leads nowhere."""
+    if not isinstance(sys.stdout, io.TextIOWrapper) or sys.stdout.fileno() != 1:
+        return  # A notebook's, or a test's.
+    sys.stdout.flush()
+    own, encoding, is_by_line = os.dup(1), sys.stdout.encoding, sys.stdout.line_buffering
+    silence()
+    sys.stdout = _Stdout(
+        open(own, "wb"),
+        encoding=encoding,
+        errors="backslashreplace",
+        line_buffering=bool(is_by_line),
+    )
+
+
 def silence() -> None:
     """From here on stdout leads nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -139,11 +139,16 @@ def _end_in_time(reader: int) -> None:
         if n_urgent == 2:
             end(number, words="ended at once; what followed the last checkpoint is lost")
         if number in KINDS and not _watch.is_noted:
-            tidying = threading.Thread(target=_tidy, daemon=True)
-            tidying.start()
-            tidying.join(_TIDY_SECONDS)
-            end(number)
+            end_tidied("interrupted", code=128 + number)
     os.close(reader)
+
+
+def end_tidied(words: str, *, code: int) -> None:
+    """Ends the process from whatever thread, tidied up as a signal would have it; says `words`."""
+    tidying = threading.Thread(target=_tidy, daemon=True)
+    tidying.start()
+    tidying.join(_TIDY_SECONDS)
+    end(0, words=words, code=code)
 
 
 def _tidy() -> None:
