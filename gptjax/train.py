@@ -63,6 +63,7 @@ def train(
         # What the run starts from and trains on.
         with hosts.first_in_turn():
             plan = resume_plan(requested, overrides)
+        together.agree(hosts, {"step of the run": plan.step})
         config, max_iters = plan.config, plan.config.train.max_iters
         display = Display(n_updates=max_iters, step=plan.step, quiet=not hosts.leads)
         if plan.is_resumed and plan.step >= max_iters:
@@ -75,7 +76,7 @@ def train(
             inputs = read_inputs(config, plan.checkpoint, is_fork=plan.is_fork, doing=display.doing)
             check_fits(config, inputs, devices)
             state = plan.state(inputs.tokenizer.vocab_size)
-        together.agree_on_inputs(hosts, plan, inputs)
+        together.agree_on_inputs(hosts, inputs)
         display.notices(together.clock_notices(hosts))
         tell_start(display, plan, devices, why, inputs)
         with ledger.measure("compile"), display.doing("getting ready"):
@@ -139,6 +140,7 @@ class Trainer:
         """Runs to max_iters or to a signal; returns the exit code."""
         try:
             with signals.noted() as stop, self._hosts.blamed():
+                together.connect(self._hosts)
                 self._loop(stop)
                 self._saver.wait()
         except RunError as error:

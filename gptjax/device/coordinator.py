@@ -7,6 +7,7 @@ Run as a file with the number of processes; prints its port. It ends when its st
 some time after its stdin is closed.
 """
 
+import signal
 import socket
 import sys
 import time
@@ -21,6 +22,10 @@ NEVER = 10**7
 def main() -> None:
     """Serves until it is told that all is done, or nobody can need it any more."""
     from jaxlib import _jax
+
+    # A cluster's signals are for the run, which stops, saves, and says when it needs no service.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
     with socket.socket(socket.AF_INET) as free:
         free.bind(("", 0))

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import ml_collections
+from jax.experimental import multihost_utils
 
 from gptjax.config.config import flat
 from gptjax.device.mesh import whole
@@ -20,7 +21,6 @@ from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.inputs import Inputs
 from gptjax.run.progress import Notice
 from gptjax.run.records import versions
-from gptjax.run.resume import ResumePlan
 from gptjax.run.runlog import RunLog
 from gptjax.run.template import crc32, state_leaves
 from gptjax.system import cache
@@ -58,14 +58,13 @@ def agree_at_start(hosts: Hosts, config: ml_collections.ConfigDict) -> None:
         agree(hosts, {**flat(config), **versions(), **code})
 
 
-def agree_on_inputs(hosts: Hosts, plan: ResumePlan, inputs: Inputs) -> None:
-    """Raises UserError when they go on from different steps or have read different texts."""
+def agree_on_inputs(hosts: Hosts, inputs: Inputs) -> None:
+    """Raises UserError when they have read different texts or have other devices."""
     if hosts.count == 1:
         return
     tokenizer = json.dumps(inputs.tokenizer.to_json()).encode()
     devices = jax.local_devices()
     facts = {
-        "step of the run": plan.step,
         "sha256 of the text": inputs.corpus.sha256,
         "sha256 of the validation split": inputs.val_sha256,
         "tokenizer": hashlib.sha256(tokenizer).hexdigest()[:12],
@@ -124,6 +123,13 @@ def clock_notices(hosts: Hosts) -> list[Notice]:
         for index, clock in enumerate(clocks)
         if abs(clock - clocks[0]) > _CLOCKS_APART
     ]
+
+
+def connect(hosts: Hosts) -> None:
+    """Connects the devices of all processes, once all are ready: Gloo waits 30 s at most."""
+    if hosts.count > 1:
+        hosts.gather(None)
+        multihost_utils.sync_global_devices("connected")
 
 
 def shares(hosts: Hosts, own_seconds: float) -> dict[str, float]:

@@ -169,10 +169,18 @@ def test_a_clock_that_is_off_is_told(monkeypatch):
 @pytest.mark.parametrize("n", [2, 4])
 @pytest.mark.parametrize(
     "knobs",
-    [(), ("train.grad_accum_steps=2", "eval.mode=random"), ("optim.name=muon",)],
+    [
+        (),
+        ("mesh.data=1",),
+        ("mesh.data=2",),
+        ("train.grad_accum_steps=2", "eval.mode=random"),
+        ("optim.name=muon",),
+    ],
     ids=lambda knobs: "-".join(knobs) or "plain",
 )
 def test_p29_processes_make_the_run_of_one(several, tmp_path, n, knobs):
+    for split in ("mesh.data=1", "mesh.data=2"):  # The others share a copy of the state.
+        knobs = [*knobs, f"mesh.fsdp={n // int(split[-1])}"] if split in knobs else knobs
     left = several.run(n, tmp_path / "several", *knobs)
     assert [found.code for found in left] == [0] * n, left
     one_process(several, tmp_path / "one", n, *knobs)
