@@ -164,8 +164,9 @@ class Trainer:
     def _next_updates(self, stop: signals.StopRequest) -> int:
         """Updates to be made in the next call, 0 for none; all processes come to the same."""
         said = [self._pace.updates(self.n_done), stop.number]
-        n_updates, stop.number = self._hosts.decide(said, _together)
-        return 0 if stop.number else n_updates
+        n_updates, number = self._hosts.decide(said, together.next_call)
+        stop.number = number or stop.number  # It may have come meanwhile: then next time.
+        return 0 if number else n_updates
 
     def _at_boundary(self) -> None:
         """Evaluates and saves, if that is due."""
@@ -239,11 +240,6 @@ class Trainer:
         if not self._length_said and self._pace.is_shown:
             self._length_said = True
             self._report.long_run(self._pace.left_seconds(self.n_done))
-
-
-def _together(said: list[list[int]]) -> list[int]:
-    """As many updates as the first process wants; the signal that any of them has got."""
-    return [said[0][0], next((number for _, number in said if number), 0)]
 
 
 if __name__ == "__main__":

@@ -132,6 +132,11 @@ def connect(hosts: Hosts) -> None:
         multihost_utils.sync_global_devices("connected")
 
 
+def next_call(said: list[list[int]]) -> list[int]:
+    """As many updates as the first process wants; the signal that any of them has got."""
+    return [said[0][0], next((number for _, number in said if number), 0)]
+
+
 def shares(hosts: Hosts, own_seconds: float) -> dict[str, float]:
     """What each process took for its share of a work, by its name."""
     return {hosts.who(index): each for index, each in enumerate(hosts.gather(own_seconds))}

@@ -19,6 +19,7 @@ from gptjax.run.progress import Notice
 from gptjax.run.runlog import read_records
 from gptjax.system import hosts
 from gptjax.system.errors import UserError
+from gptjax.system.hosts import Hosts
 
 # The slow tests' commands compile as users' do, on cores that others may need.
 SECONDS = 600
@@ -163,6 +164,28 @@ def test_a_clock_that_is_off_is_told(monkeypatch):
     words = "the clock of process 1 is -120 s off"
     assert together.clock_notices(Two(1000.0, 880.0)) == [Notice(words, "warning")]
     assert together.clock_notices(Two(1000.0, 1003.0)) == []
+
+
+def test_a_signal_that_comes_while_they_decide_is_not_lost(tmp_path, monkeypatch):
+    decide, n_calls = Hosts.decide, []
+
+    def interrupted(self, own, choose):
+        decided = decide(self, own, choose)
+        if choose is together.next_call:
+            n_calls.append(own)
+            if len(n_calls) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return decided
+
+    monkeypatch.setattr(Hosts, "decide", interrupted)
+    config = runs.settings(tmp_path, train__updates_per_dispatch=1)
+    assert runs.start(config, tmp_path / "run") == 128 + signal.SIGTERM
+    assert n_calls[2][1] == signal.SIGTERM and runs.steps(tmp_path / "run")[-1] == 2
+
+
+def test_a_call_is_as_long_as_the_first_wants_and_stops_for_any():
+    assert together.next_call([[7, 0], [3, 0]]) == [7, 0]
+    assert together.next_call([[7, 0], [3, 15]]) == [7, 15]
 
 
 @pytest.mark.slow
