@@ -210,12 +210,18 @@ def test_p29_processes_make_the_run_of_one(several, tmp_path, n, knobs):
     assert_same_run(tmp_path / "several", tmp_path / "one")
 
 
+def words_of(found):
+    """The one line that a process ended with."""
+    lines = found.stderr.splitlines()
+    (line,) = [line for line in lines if not line.startswith("gptjax: waiting for")]
+    return line
+
+
 def assert_ended(left, words, codes=(1, 2)):
     """Each of them with one line, in time."""
     for found in left:
         assert found.code in codes, found
-        lines = [line for line in found.stderr.splitlines() if "waiting for" not in line]
-        assert len(lines) == 1 and words in lines[0], found.stderr
+        assert words in words_of(found), found
 
 
 @pytest.mark.slow
@@ -333,24 +339,23 @@ def test_a_signal_to_one_stops_and_saves_all(several, tmp_path, asked):
 def test_p30_four_processes_survive_twenty_kills(several, tmp_path):
     """Each time another is killed, at any time; what is left goes on exactly."""
     out_dir, n, n_kills = tmp_path / "run", 4, 20
-    knobs = ("train.max_iters=400", "eval.interval=40", "checkpoint.interval=10")
+    knobs = ("train.max_iters=250", "eval.interval=40", "checkpoint.interval=10")
     chance = random.Random(5)
     one_left = several.run(n, tmp_path / "whole", *knobs)
     assert [found.code for found in one_left] == [0] * n
     before = 0
     for kill in range(n_kills):
-        commands = several.start(n, out_dir, *knobs)
+        commands = several.start(n, out_dir, *knobs, wait=60)  # One may never come.
         if kill % 4:
-            wait_for_step(out_dir, min(before + 10, 380), commands)
+            wait_for_step(out_dir, min(before + 10, 240), commands)
         time.sleep(chance.random())
         victim = chance.randrange(n)
         commands[victim].send(signal.SIGKILL)
         left = ends(commands)
-        assert left[victim].code == -signal.SIGKILL or before >= 380
+        assert left[victim].code == -signal.SIGKILL or before >= 240
         for index, found in enumerate(left):
             if index != victim:
-                (line,) = found.stderr.splitlines() or [""]
-                assert f"process {victim} on" in line or found.code == 0, found
+                assert found.code == 0 or words_of(found).count(f"process {victim} ") == 1, found
         if (out_dir / "checkpoints").exists():
             found_steps = runs.steps(out_dir)
             after = found_steps[-1] if found_steps else 0
