@@ -100,7 +100,7 @@ class Evaluator:
     """Computes the losses of windows with one compiled call, a batch of windows after another.
 
     Attributes:
-      own_seconds: what this process's part of the last call took, with no wait for others.
+      own_seconds: what this process's part of all calls took, without waiting for others.
     """
 
     def __init__(self, model: GPTConfig, context: int, layout: Layout):
@@ -161,7 +161,7 @@ class Evaluator:
         start = time.perf_counter()
         losses_CB = self._compiled[shape_CB](params, tokens, offsets_CB, np.int32(shape_CB[0]))
         jax.block_until_ready(losses_CB)
-        self.own_seconds = time.perf_counter() - start
+        self.own_seconds += time.perf_counter() - start
         return whole(losses_CB).astype(np.float64).reshape(-1)[:n_windows]
 
     def _shape(self, n_windows: int) -> tuple[int, int]:

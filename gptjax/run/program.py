@@ -194,8 +194,9 @@ class CompiledTrainer:
     def losses(self, *, step: int) -> dict[str, Loss]:
         """The losses of the present weights on both splits, as config.eval asks for them."""
         windows = self._eval_windows(step=step)
+        before = self._evaluator.own_seconds
         found = self._feed.losses(self._evaluator, self.state.params, windows)
-        self.own_eval_seconds = self._evaluator.own_seconds
+        self.own_eval_seconds = self._evaluator.own_seconds - before
         return {split: mean_loss(losses_W) for split, losses_W in found.items()}
 
     def learning_rates(self, updates: Sequence[int]) -> list[float]:
