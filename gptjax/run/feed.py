@@ -51,6 +51,16 @@ class CallLayout:
         offsets_KAB[: len(offsets_KB)] = offsets_KB.reshape(-1, *self.shape_KAB[1:])
         return self.devices.split(offsets_KAB)
 
+    def own_windows(self) -> np.ndarray | slice:
+        """Which of an update's windows the devices of this process read."""
+        _, n_micro, size = self.shape_KAB
+        parts = self.devices.split_last_axis(3).addressable_devices_indices_map(self.shape_KAB)
+        slices = [index[-1] for index in parts.values() if index is not None]
+        own_B = sorted({b for part in slices for b in range(*part.indices(size))})
+        if len(own_B) == size:
+            return slice(None)
+        return (np.arange(n_micro)[:, None] * size + np.array(own_B)).reshape(-1)
+
 
 def is_resident(inputs: Inputs) -> bool:
     """Whether all tokens are put on the devices."""
@@ -143,7 +153,7 @@ class Gathered:
         self._ids = {"train": _mapped(inputs.splits.train), "val": _mapped(inputs.splits.val)}
         self._length = config.model.block_size + 1
         n_updates, n_micro, size = lay.shape_KAB
-        self._n_windows = n_micro * size
+        self._n_windows, self._own = n_micro * size, lay.own_windows()
         starts_KB = np.arange(n_updates * self._n_windows).reshape(n_updates, -1) * self._length
         self._offsets = lay.placed(starts_KB)
         self.tokens = self._shape(n_updates * self._n_windows)
@@ -162,7 +172,8 @@ class Gathered:
     def call(self, first: int, n_updates: int) -> Call:
         """The batches of `n_updates` updates from update `first` on."""
         ids_KBT = np.zeros((self._lay.shape_KAB[0], self._n_windows, self._length), self._dtype)
-        ids_KBT[:n_updates] = self._ahead.take(first, n_updates)
+        # What other processes' devices read stays 0 here: each host reads its part of the files.
+        ids_KBT[:n_updates, self._own] = self._ahead.take(first, n_updates)
         tokens = self._lay.devices.copied(ids_KBT.reshape(-1))
         return Call(tokens, self._offsets)
 
@@ -190,10 +201,11 @@ class Gathered:
         return self._ids["train"].dtype
 
     def _batches(self, first: int, n_updates: int) -> np.ndarray:
-        """The windows of updates, axes KBT."""
+        """The windows of updates that are read here, axes KBT."""
         n_tokens = len(self._ids["train"])
         offsets_KB = random_windows(self._config, "train", n_tokens, first, n_updates)
-        return self._windows("train", offsets_KB.reshape(-1)).reshape(n_updates, -1, self._length)
+        own_KB = offsets_KB[:, self._own]
+        return self._windows("train", own_KB.reshape(-1)).reshape(n_updates, -1, self._length)
 
     def _windows(self, split: str, offsets_W: np.ndarray) -> np.ndarray:
         """The ids of windows, each of which is looked at before it is used."""

@@ -118,8 +118,9 @@ def one_process(several, out_dir, n_devices, *knobs):
     assert found.code == 0, found.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one(several, tmp_path):
-    """Also what they print, who writes, and that nothing is left; the slow tests have four."""
+    """Also what they print, and who."""
     few = ("train.max_iters=5", "mesh.data=0")
     first, second = several.run(2, tmp_path / "two", *few)
     assert (first.code, second.code) == (0, 0), first.stderr + second.stderr
