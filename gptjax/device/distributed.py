@@ -14,7 +14,7 @@ import jax
 from jax._src import clusters, distributed
 
 from gptjax.device import coordinator
-from gptjax.system import hosts, output, rollcall
+from gptjax.system import hosts, output, rollcall, uncaught
 from gptjax.system.errors import RunError, UserError
 from gptjax.system.hosts import Hosts
 from gptjax.system.rollcall import Place
@@ -51,7 +51,9 @@ def joined(asked: Place) -> Iterator[Hosts]:
         index=place.index,
         wait_seconds=place.wait_seconds,
     )
-    with together, together.blamed(), _runtime(together, place, local_ids):
+    # Gloo's own thread may throw when another process is gone.
+    aborts = uncaught.told(together.await_end)
+    with together, together.blamed(), aborts, _runtime(together, place, local_ids):
         yield together
 
 
