@@ -27,6 +27,7 @@ from gptjax.run.report import Report, tell_start
 from gptjax.run.resume import ResumePlan, resume_plan
 from gptjax.run.saver import Saver, checkpoint_bytes
 from gptjax.run.silence import orbax_in_silence
+from gptjax.run.split import open_checkpoints
 from gptjax.run.template import NotFinite
 from gptjax.system import cache, files, signals
 from gptjax.system.command import run_script
@@ -97,7 +98,7 @@ def train(
         report = Report(log, display, ledger, plan, inputs, program)
         report.started(devices)
         checkpoints = stack.enter_context(
-            together.open_checkpoints(hosts, run_dir, keep=config.checkpoint.keep)
+            open_checkpoints(hosts, run_dir, program.state, keep=config.checkpoint.keep)
         )
         saver = Saver(checkpoints, plan, inputs, ledger, machine(devices), check_lock)
         return Trainer(plan, program, saver, report, ledger, hosts, evaluated=log.evaluated).run()

@@ -21,7 +21,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.device.memory import check_memory
-from gptjax.device.mesh import whole
 from gptjax.run import metadata, retention
 from gptjax.run.manager import manager
 from gptjax.run.rescue import rescue
@@ -94,23 +93,15 @@ class Checkpoints:
         """
         self.wait()
         step = int(state.step)
-        # On a CPU these are the state's own memory, which the next update overwrites; Orbax copies
-        # numpy arrays before its save returns (its NumpyHandler's deepcopy_host_arrays).
-        leaves = {path: whole(leaf) for path, leaf in state_leaves(state).items()}
-        described = metadata.described(meta, step=step, val_nats=val_nats, leaves=describe(leaves))
+        leaves, of_leaves = self._taken(state)
+        described = metadata.described(meta, step=step, val_nats=val_nats, leaves=of_leaves)
         retention.check_room(self._dir, step, sum(leaf.nbytes for leaf in leaves.values()))
         val = metadata.finite_val(described)
         if val is not None:
             self._vals[step] = val
         retention.empty_trash(self._dir)
         try:
-            started = self._manager.save(
-                step,
-                args=self._orbax.args.Composite(
-                    state=self._orbax.args.StandardSave(unflatten_dict(leaves, sep="/")),
-                    meta=self._orbax.args.JsonSave(described),
-                ),
-            )
+            started = self._write(step, leaves, described)
         except (OSError, ValueError) as error:
             raise RunError(f"step {step} could not be saved: {error}") from error
         if not started:
@@ -118,6 +109,21 @@ class Checkpoints:
                 f"step {step} was not saved: {self._dir} already has step {self.steps()[-1]}"
             )
         self._pending = step, set(leaves)
+
+    def _taken(self, state: TrainState) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+        """The state's arrays by path, as they are to be written; and described."""
+        # On a CPU these are the state's own memory, which the next update overwrites; Orbax copies
+        # numpy arrays before its save returns (its NumpyHandler's deepcopy_host_arrays).
+        leaves = {path: np.asarray(leaf) for path, leaf in state_leaves(state).items()}
+        return leaves, describe(leaves)
+
+    def _write(self, step: int, leaves: Mapping[str, Any], described: Mapping[str, Any]) -> bool:
+        """Whether it is being written now: not if there is one of this step."""
+        items = self._orbax.args.Composite(
+            state=self._orbax.args.StandardSave(unflatten_dict(leaves, sep="/")),
+            meta=self._orbax.args.JsonSave(described),
+        )
+        return self._manager.save(step, args=items)
 
     def check(self) -> None:
         """Raises RunError if a save in the background has failed."""

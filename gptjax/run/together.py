@@ -15,14 +15,12 @@ import ml_collections
 from jax.experimental import multihost_utils
 
 from gptjax.config.config import flat
-from gptjax.device.mesh import whole
 from gptjax.run import directory, runlog
-from gptjax.run.checkpoint import Checkpoints
 from gptjax.run.inputs import Inputs
 from gptjax.run.progress import Notice
 from gptjax.run.records import versions
 from gptjax.run.runlog import RunLog
-from gptjax.run.template import crc32, state_leaves
+from gptjax.run.template import crc32
 from gptjax.system import cache
 from gptjax.system.errors import UserError
 from gptjax.system.hosts import Hosts
@@ -166,32 +164,3 @@ class NoLog(RunLog):
 
     def append(self, kind: str, **values: Any) -> None:
         """The first process writes the record."""
-
-
-def open_checkpoints(hosts: Hosts, run_dir: Path, *, keep: int) -> Checkpoints:
-    """The run's checkpoints, which only the first process writes."""
-    return Checkpoints(run_dir, keep=keep) if hosts.leads else NoCheckpoints()
-
-
-class NoCheckpoints(Checkpoints):
-    """In place of Checkpoints where another process writes them."""
-
-    def __init__(self) -> None:
-        """There is nothing to open."""
-
-    def __enter__(self) -> NoCheckpoints:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """There is nothing to wait for."""
-
-    def save(self, state: TrainState, meta: Mapping[str, Any], *, val_nats: float | None) -> None:
-        """Gives the first process what this one has of the state."""
-        for leaf in state_leaves(state).values():
-            whole(leaf)
-
-    def check(self) -> None:
-        """The first process checks."""
-
-    def wait(self) -> None:
-        """The first process waits."""
