@@ -46,7 +46,7 @@ def open_checkpoints(hosts: Hosts, run_dir: Path, state: TrainState, *, keep: in
 
 
 class SplitCheckpoints(Checkpoints):
-    """As Checkpoints, of a split state, for the first process; `save` waits until all is written."""
+    """As Checkpoints, of a split state, for the first process; `save` ends when all is written."""
 
     def __init__(self, run_dir: Path, hosts: Hosts, *, keep: int):
         super().__init__(run_dir, keep=keep)
