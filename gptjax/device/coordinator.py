@@ -28,11 +28,13 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
 
     with socket.socket(socket.AF_INET) as free:
+        # Kept until the service has it, which shares it as gRPC does: nobody is given it meanwhile.
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         free.bind(("", 0))
         port = free.getsockname()[1]
-    service = _jax.get_distributed_runtime_service(
-        f"[::]:{port}", int(sys.argv[1]), heartbeat_timeout=NEVER, shutdown_timeout=NEVER
-    )
+        service = _jax.get_distributed_runtime_service(
+            f"[::]:{port}", int(sys.argv[1]), heartbeat_timeout=NEVER, shutdown_timeout=NEVER
+        )
     print(port, flush=True)
     if sys.stdin.readline().strip() != "done":
         time.sleep(_LINGER_SECONDS)

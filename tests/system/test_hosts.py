@@ -14,6 +14,8 @@ from gptjax.system import hosts, interrupt, link, rollcall, signals
 from gptjax.system.errors import RunError, UserError
 from gptjax.system.rollcall import Place, meet
 
+GRACE_SECONDS = hosts._GRACE_SECONDS
+
 
 @pytest.fixture(autouse=True)
 def ended(monkeypatch):
@@ -33,7 +35,7 @@ def coordinator():
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def met(coordinator, *indices, of, wait_seconds=5.0):
+def met(coordinator, *indices, of, wait_seconds=60.0):
     """What `meet` gives or raises for each of the processes, all at once."""
 
     def one(index):
@@ -99,21 +101,29 @@ def test_who_is_gone_is_named_to_all_others(coordinator, ended, victim):
     said = on_all(others, lambda process: process.gather(None))
     assert [type(error) for error in said] == [RunError, RunError]
     assert {str(error) for error in said} == {f"{three[0].who(victim)} is gone"}
-    time.sleep(1)
-    assert (f"error: {said[0]}", 1) in ended  # For who cannot raise it: it waits for ever.
+    until = time.monotonic() + 60
+    while (f"error: {said[0]}", 1) not in ended:  # For who cannot raise it: it waits for ever.
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
-def test_who_does_not_answer_is_named(coordinator, monkeypatch):
-    monkeypatch.setattr(hosts, "SILENT_SECONDS", 0.5)
+@pytest.mark.parametrize("silent", [0, 2])
+def test_who_does_not_answer_is_named(coordinator, monkeypatch, silent):
+    monkeypatch.setattr(hosts, "SILENT_SECONDS", 2.0)
     monkeypatch.setattr(hosts, "_ALIVE_SECONDS", 0.1)
     stuck = threading.Event()
     three = met(coordinator, 0, 1, 2, of=3)
-    monkeypatch.setattr(
-        three[2]._links[0], "send", lambda **message: stuck.wait(3)
-    )  # As a process that was stopped.
-    said = on_all(three[:2], lambda process: process.gather(None))
-    assert {str(error) for error in said} == {f"{three[0].who(2)} has not answered for 0 s"}
+    for silenced in three[silent]._links.values():  # As a process that was stopped.
+        monkeypatch.setattr(silenced, "send", lambda **message: stuck.wait(60))
+    others = [process for process in three if process.index != silent]
+    said = on_all(others, lambda process: process.gather(None))
+    assert {str(error) for error in said} == {f"{three[0].who(silent)} has not answered for 2 s"}
     stuck.set()
+
+
+def test_all_end_within_a_minute():
+    most = hosts.SILENT_SECONDS + 2 * hosts._ALIVE_SECONDS + GRACE_SECONDS + signals._TIDY_SECONDS
+    assert most < 60
 
 
 def test_why_a_process_ended_is_told_to_the_others(coordinator):
@@ -146,16 +156,14 @@ def test_an_operation_that_fails_since_one_is_gone_says_so(coordinator):
 
 
 def test_who_does_not_come_is_named(coordinator):
-    said = met(coordinator, 0, 2, of=4, wait_seconds=0.6)
-    words = "processes 1 and 3 did not come within 0.6 s; 2 of 4 did"
+    said = met(coordinator, 0, 2, of=4, wait_seconds=2)
+    words = "processes 1 and 3 did not come within 2 s; 2 of 4 did"
     assert [str(error) for error in said] == [words, words]
     (said,) = met(coordinator, 1, of=2, wait_seconds=0.3)
     assert f"process 0 did not come within 0.3 s: nobody answers at {coordinator}" in str(said)
 
 
 def test_processes_that_do_not_go_together_are_refused(coordinator):
-    said = met(coordinator, 0, 1, of=3, wait_seconds=1)  # The third is told another number.
-    assert all("process 2 did not come" in str(error) for error in said)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(met, coordinator, 0, of=3)
         other = pool.submit(met, coordinator, 1, of=2)
