@@ -144,7 +144,7 @@ def test_an_operation_that_fails_since_one_is_gone_says_so(coordinator):
 
     pair = met(coordinator, 0, 1, of=2)
     with pytest.raises(RunError, match="process 1 on .* is gone"), pair[0].blamed():
-        pair[1]._links[0].close()
+        pair[1]._links[0]._connection.shutdown(socket.SHUT_RDWR)
         raise JaxRuntimeError("Connection closed by peer")
     for error in (ValueError("Gloo all-reduce failed: Connection closed"), JaxRuntimeError("x")):
         with pytest.raises(RunError, match="is gone"), pair[0].blamed():
