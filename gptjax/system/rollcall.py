@@ -46,6 +46,8 @@ ALONE = Place(n_processes=1)
 
 def asked(flags: argparse.Namespace) -> Place:
     """What train.py's flags say; raises UserError for some that do not go together."""
+    if not 0 < flags.wait < 1e6:
+        raise UserError("--wait", flags.wait, "must be > 0 and < 1e6 seconds")
     given = {
         "--coordinator": flags.coordinator,
         "--num_processes": flags.num_processes,

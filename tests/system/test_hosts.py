@@ -218,6 +218,9 @@ def test_flags_say_which_process_this_is():
         asked("a:1", 3, 3)
     with pytest.raises(UserError, match="must be ≥ 1"):
         asked("a:1", 0, 0)
+    for wrong in (-1.0, 0.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="--wait: .* must be > 0"):
+            asked(wait=wrong)
 
 
 def test_messages_arrive_whole_whatever_the_pieces():
