@@ -134,13 +134,14 @@ class Hosts:
         self._end_in_time("")
 
     def await_end(self) -> str:
-        """Returns only if this process does not end by itself; then what to say of that.
+        """Returns only if this process does not end by itself: why it must, "" if nobody is gone.
 
         For a thread of a library that cannot go on: who is gone may not be known yet.
         """
-        if self._is_over.wait(_BLAME_SECONDS):
-            time.sleep(2 * _GRACE_SECONDS)
-        return "error: an operation of several processes failed, and none of them is gone"
+        if not self._is_over.wait(_BLAME_SECONDS):
+            return ""
+        time.sleep(2 * _GRACE_SECONDS)
+        return f"error: {self._words}"
 
     def _next_value(self, peer: int) -> Any:
         while True:

@@ -155,6 +155,15 @@ def test_an_operation_that_fails_since_one_is_gone_says_so(coordinator):
         raise JaxRuntimeError("alone")
 
 
+def test_a_thread_that_cannot_go_on_knows_who_is_gone(coordinator, monkeypatch):
+    monkeypatch.setattr(hosts, "_BLAME_SECONDS", 0.1)
+    pair = met(coordinator, 0, 1, of=2)
+    assert pair[0].await_end() == ""
+    pair[1]._links[0]._connection.shutdown(socket.SHUT_RDWR)
+    monkeypatch.setattr(hosts, "_BLAME_SECONDS", 60)
+    assert pair[0].await_end() == f"error: {pair[0].who(1)} is gone"
+
+
 def test_who_does_not_come_is_named(coordinator):
     said = met(coordinator, 0, 2, of=4, wait_seconds=2)
     words = "processes 1 and 3 did not come within 2 s; 2 of 4 did"

@@ -47,3 +47,8 @@ def test_it_ends_the_process_with_a_line():
 def test_outside_it_is_as_ever():
     found = ended("with uncaught.told(words):\n    pass\nthrow()")
     assert found.returncode == -signal.SIGABRT and "bad_alloc" in found.stderr
+
+
+def test_without_words_it_is_as_ever():
+    found = ended("with uncaught.told(lambda: ''):\n    throw()")
+    assert found.returncode == -signal.SIGABRT and "bad_alloc" in found.stderr
