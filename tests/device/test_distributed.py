@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -167,6 +168,11 @@ def slurm(tmp_path):
         yield environment
 
 
+def state_of(job, environment):
+    """What Slurm says of a job, in a word."""
+    return re.search(r"JobState=(\w+)", runs_well(["scontrol", "show", "job", job], environment))[1]
+
+
 @pytest.mark.slow
 def test_the_script_for_slurm_runs_under_slurm(slurm, tmp_path):
     """Two tasks on this machine; everything else as the script has it."""
@@ -175,7 +181,8 @@ def test_the_script_for_slurm_runs_under_slurm(slurm, tmp_path):
     here = ["--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=0", f"--output={log}"]
     knobs = [f"out_dir={out_dir}", f"data.source=text:{text}", "model.n_layer=1", "mesh.data=2"]
     knobs += ["train.max_iters=4", "optim.warmup_iters=1", "eval.max_tokens=100"]
-    command = ["sbatch", "--wait", *here, str(EXAMPLES / "train.sbatch")]
+    # With --wait sbatch looks after 2, 10 and 42 seconds.
+    command = ["sbatch", "--parsable", *here, str(EXAMPLES / "train.sbatch")]
     done = subprocess.run(
         [*command, *(f"--config.{knob}" for knob in knobs)],
         cwd=ROOT,
@@ -188,7 +195,12 @@ def test_the_script_for_slurm_runs_under_slurm(slurm, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr + log.read_text()
+    assert done.returncode == 0, done.stderr
+    job, until = done.stdout.strip(), time.monotonic() + 600
+    while (state := state_of(job, slurm)) in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert state == "COMPLETED", log.read_text()
     records = read_records(out_dir / "metrics.jsonl")
     (run,) = (record for record in records if record["kind"] == "run")
     assert run["n_devices"] == 2 and records[-1]["reason"] == "finished"
