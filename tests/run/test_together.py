@@ -12,7 +12,7 @@ import processes
 import pytest
 import runs
 import tiny
-from processes import ends, free_port, newest_listed, wait_until
+from processes import ends, free_port, in_haste, newest_listed, wait_until
 
 from gptjax.run import directory, together
 from gptjax.run.progress import Notice
@@ -228,13 +228,14 @@ def is_locked_by(out_dir, process):
 
 @pytest.mark.slow
 def test_four_processes_survive_twenty_kills(several, tmp_path):
-    """Each time another is killed, at any time; what is left goes on exactly.
+    """Each time another is killed, at any time, as all write; what is left goes on exactly.
 
     The run has no end while they are killed: nobody can have left before.
     """
     out_dir, n, before, chance = tmp_path / "run", 4, -1, random.Random(5)
+    parts = ("mesh.fsdp=2", "checkpoint.interval=2")
     for kill in range(20):
-        commands, victim = several.start(n, out_dir, *ENDLESS), kill % n
+        commands, victim = several.start(n, out_dir, *ENDLESS, *parts, prepare=in_haste), kill % n
         if kill % 5:
             wait_until(functools.partial(has_saved, out_dir, before), commands)
         else:  # All have come, and get ready.
@@ -247,7 +248,7 @@ def test_four_processes_survive_twenty_kills(several, tmp_path):
             assert found.code == 1 and f"process {victim} on " in words_of(found), (kill, found)
         before, earlier = newest_listed(out_dir), before
         assert before >= earlier
-    last = ("optim.lr_decay_iters=100", f"train.max_iters={before + 7}")
+    last = (*parts, "optim.lr_decay_iters=100", f"train.max_iters={before + 7}")
     for folder in (out_dir, tmp_path / "whole"):
         left = several.run(n, folder, *last)
         assert [found.code for found in left] == [0] * n, left

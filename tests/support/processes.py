@@ -11,6 +11,8 @@ import numpy as np
 import runs
 import tiny
 
+from gptjax.system import hosts
+
 # How long anything may take on a machine that others use as well: nothing here is a race.
 SECONDS = 600
 
@@ -44,13 +46,21 @@ class Several:
         own = {"GPTJAX_CACHE_DIR": str(self.folder), "XLA_FLAGS": compiling.LITTLE}
         self.environment = {**os.environ, **own}
 
-    def start(self, n, out_dir, *knobs, own=None, only=None, wait=SECONDS, port=0):
-        """The processes, running; `own` are arguments of single ones, `only` those that start."""
+    def start(self, n, out_dir, *knobs, own=None, only=None, wait=SECONDS, port=0, prepare=None):
+        """The processes, running; `own` are arguments of single ones, `only` those that start.
+
+        `prepare` is called in each before the script.
+        """
         port = port or free_port()
         place = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={n}", f"--wait={wait}"]
         return [
             self._command(
-                out_dir, knobs, *place, f"--process_id={index}", *(own or {}).get(index, ())
+                out_dir,
+                knobs,
+                *place,
+                f"--process_id={index}",
+                *(own or {}).get(index, ()),
+                prepare=prepare,
             )
             for index in (range(n) if only is None else only)
         ]
@@ -64,11 +74,17 @@ class Several:
         found = self._command(out_dir, (f"mesh.cpu_devices={n_devices}", *knobs)).wait(SECONDS)
         assert found.code == 0, found.stderr
 
-    def _command(self, out_dir, knobs, *arguments):
+    def _command(self, out_dir, knobs, *arguments, prepare=None):
         knobs = [f"--config.{knob}" for knob in (f"out_dir={out_dir}", *knobs)]
         arguments = (f"--config={self.config}", *knobs, *arguments)
         logs = self._make_folder("logs")
-        return forked.Command(logs, "train", *arguments, environment=self.environment)
+        settings = dict(environment=self.environment, prepare=prepare)
+        return forked.Command(logs, "train", *arguments, **settings)
+
+
+def in_haste():
+    """In a process of train.py: when it cannot end by itself, it does not try for long."""
+    hosts._GRACE_SECONDS = 3.0
 
 
 def ends(commands):
