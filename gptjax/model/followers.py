@@ -193,6 +193,11 @@ def n_rows(config: GPTConfig, length: int) -> int:
     return min(config.follower_rows, config.vocab_size**length)
 
 
+def n_weights(config: GPTConfig) -> int:
+    """Weights that say how tables are read."""
+    return (config.vocab_size + config.followers + 1) * config.n_embd * bool(config.followers)
+
+
 def counted_bytes(config: GPTConfig) -> int:
     """Bytes of all tables."""
     rows = sum(n_rows(config, length) for length in range(1, config.followers + 1))

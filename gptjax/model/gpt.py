@@ -15,11 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gptjax.config.config import GPTConfig
-from gptjax.model import gradients
+from gptjax.model import followers, gradients
 from gptjax.model.attention import Attention
 from gptjax.model.blocks import after_blocks
 from gptjax.model.caches import Caches, LayerCache
-from gptjax.model.followers import Followers
 from gptjax.model.initial import normal
 from gptjax.model.layers import (
     INIT_STD,
@@ -129,7 +128,7 @@ class GPT(nnx.Module):
         self.ln_0 = RMSNorm() if config.norm == "rmsnorm" else None
         self.dropout = Dropout(config.dropout, config.dropout_generator)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.n_layer)])
-        self.followers = Followers(config) if config.followers else None
+        self.followers = followers.Followers(config) if config.followers else None
         self.ln_f = norm(config, rngs)
         if not config.tie_embeddings:
             self.head = linear(config, config.n_embd, config.vocab_size, std=_HEAD_STD, rngs=rngs)
@@ -241,12 +240,11 @@ def expected_parameters(config: GPTConfig) -> int:
     matrices = 12 * width * width + per_bias * 9 * width
     n_rows = config.vocab_size + (config.block_size if config.position == "learned" else 0)
     head = 0 if config.tie_embeddings else config.vocab_size * (width + per_bias)
-    told = (config.vocab_size + config.followers + 1) * width if config.followers else 0
-    return config.n_layer * (2 * norm + matrices) + norm + n_rows * width + head + told
+    outside = n_rows * width + head + followers.n_weights(config)
+    return config.n_layer * (2 * norm + matrices) + norm + outside
 
 
 def n_parameters(params: nnx.State) -> int:
     """Number of weights without the position embeddings, nanoGPT's way of counting."""
-    weights = nnx.split_state(params, nnx.Param, ...)[0]
-    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    leaves = jax.tree_util.tree_leaves_with_path(nnx.split_state(params, nnx.Param, ...)[0])
     return sum(leaf.size for path, leaf in leaves if "wpe" not in jax.tree_util.keystr(path))
