@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.flatten_util import ravel_pytree
 from jax.sharding import (
     AxisType,
     Mesh,
@@ -99,6 +100,28 @@ class Layout:
 
         kept = jax.checkpoint_policies.save_anything_except_these_names(_WHOLE)
         return jax.checkpoint(of_split, policy=kept)
+
+    def averaged(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of weights and micro-batches, in means over sequences, as one over devices.
+
+        Each device computes it of its own sequences, the second axis, and the results are added up
+        as one array: once an update, where XLA would once a micro-batch, and weight by weight. How
+        split weights are added up is XLA's to say.
+        """
+        if self._mesh is None or self._n_fsdp > 1:
+            return function
+
+        def of_own(weights: Any, batch: Any) -> Any:
+            flat, unravelled = ravel_pytree(function(weights, batch))
+            return unravelled(jax.lax.pmean(flat, _AXES))
+
+        return jax.shard_map(
+            of_own,
+            mesh=self._mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(None, _AXES)),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
 
     def _whole(self, leaf: jax.Array) -> jax.Array:
         """A split weight, whole on every device."""

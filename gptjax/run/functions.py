@@ -60,6 +60,7 @@ def update_source(
         return step.train_steps(
             *(graph, tx, key, block_size, tokens, state, offsets_KAB, n_updates),
             over=layout.gathered,
+            averaged=layout.averaged,
         )
 
     return Source(

@@ -20,7 +20,8 @@ from gptjax.model.initial import initial_params
 from gptjax.model.layers import is_small_vocabulary
 from gptjax.update import optim
 
-# Makes a function of weights one of weights that are split over devices; `alone`: they are not.
+# Makes a function of weights one over several devices, as device.mesh.Layout does: `gathered`, or
+# `averaged`; `alone`: there is one.
 Over = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -101,11 +102,13 @@ def train_step(
     first_AB: jax.Array | None = None,
     *,
     over: Over = alone,
+    averaged: Over = alone,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer update from A micro-batches of inputs x and targets y.
 
     `dropout_key` None means no dropout. The windows begin at `first_AB` of the training text; a
-    model that is told what follows in it needs that.
+    model that is told what follows in it needs that. What is drawn for dropout is drawn for all
+    devices alike: `averaged`, in which each would draw by itself, is for updates without it.
 
     Returns the new state and {"loss": nats per token, "grad_norm": before clipping}.
     """
@@ -121,7 +124,10 @@ def train_step(
         return next_token_losses(logits_BTV, y_BT).mean()
 
     loss_and_grads = jax.value_and_grad(over(loss_of))
-    loss, grads = _mean_over_micro_batches(loss_and_grads, weights, (x_ABT, y_ABT, first_AB))
+    mean: Callable[..., Any] = functools.partial(_mean_over_micro_batches, loss_and_grads)
+    if dropout_key is None:
+        mean = averaged(mean)
+    loss, grads = mean(weights, (x_ABT, y_ABT, first_AB))
     grad_norm = optim.wide_norm(grads)
     with jax.named_scope("optimizer"):
         updates, opt_state = tx.update(grads, state.opt_state, weights)
@@ -165,6 +171,7 @@ def train_steps(
     n_updates: jax.Array,
     *,
     over: Over = alone,
+    averaged: Over = alone,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The first `n_updates` of K updates in one dispatch; metrics are arrays of length K.
 
@@ -178,8 +185,9 @@ def train_steps(
         state, metrics_K = carry
         offsets_AB = offsets_KAB[index]
         x_ABT, y_ABT = windows(tokens, offsets_AB, block_size)
+        batch = (x_ABT, y_ABT, offsets_AB)
         state, metrics = train_step(
-            graph, tx, dropout_key, state, x_ABT, y_ABT, offsets_AB, over=over
+            graph, tx, dropout_key, state, *batch, over=over, averaged=averaged
         )
         metrics_K = {
             name: values_K.at[index].set(metrics[name].astype(values_K.dtype))

@@ -123,7 +123,7 @@ def test_a_known_card_is_not_measured(products):
 def test_an_unknown_cards_memory_is_the_models(products):
     """After the start only products that an update makes as well; each card counts."""
     asked = products({(3, 5, 7): 2.0})
-    card = mock.Mock(platform="gpu", device_kind="NVIDIA GeForce RTX 9999")
+    card = mock.Mock(platform="gpu", device_kind="NVIDIA GeForce RTX 9999", process_index=0)
     found = probe(devices=[card] * 2, shapes=[(3, 5, 7)])
     found.again(60.0)
     assert asked == [(8192, 8192, 8192), (3, 5, 7)] and found.best.flops_per_s == 2 * 2e9
