@@ -1,7 +1,8 @@
 """Below the best that nanoGPT reports from an A100, 1.4697, in five minutes of a laptop's CPU.
 
 1.8 M parameters, context 256, the modern recipe, told what followed the last 1 to 8 characters in
-the training text (model.followers). Val 1.457 nats per character after 900 updates.
+the training text (model.followers). Val 1.452 nats per character after 900 updates (three seeds:
+1.447 to 1.457).
 """
 
 from gptjax.config.config import default_config
