@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gptjax.explain import curves
-from gptjax.explain.differences import MACHINE, Difference
+from gptjax.explain.differences import GROUPS, MACHINE, Difference
 from gptjax.explain.finding import Finding
 from gptjax.explain.pair import Pair
 
@@ -172,6 +172,13 @@ def _sides(*differences: Difference | None, are_named: bool = False) -> dict[str
     for side in ("a", "b"):
         known = {n: v for each in differences if each for n, v in getattr(each, side).items()}
         words = [f"{name.rpartition('.')[2]} {value}" for name, value in known.items()]
-        is_one = len(known) == 1 and not are_named
+        is_one = len(known) == 1 and not are_named and not _is_riddle(*known.items())
         sides[f"{side}_value"] = next(iter(known.values())) if is_one else ", ".join(words)
     return sides
+
+
+def _is_riddle(known: tuple[str, Any]) -> bool:
+    """Whether a value says nothing without its setting's name: "architecture 8"."""
+    name, value = known
+    named = {*GROUPS["architecture"], *GROUPS["optimizer"]}
+    return name in named and not isinstance(value, str)

@@ -49,6 +49,7 @@ def _broken(series: Series) -> Iterator[Finding]:
         update = float(evaluations.update_E[np.argmax(is_bad)])
         yield Finding("not_a_number", dict(run=label, update=update), math.inf, rank=1)
     vocab_size, is_new = series.value("vocab_size"), series.value("parent") is None
+    is_new = is_new and not _is_told(series)  # Who is told of counts need not guess.
     if vocab_size and is_new and len(evaluations) and evaluations.update_E[0] == 0:
         start, uniform = float(evaluations.val_E[0]), math.log(vocab_size)
         if math.isfinite(start) and not -_START_BELOW <= start - uniform <= _START_ABOVE:
@@ -67,6 +68,11 @@ def _broken(series: Series) -> Iterator[Finding]:
     if floor is not None and noise.is_passed_by(floor - val) and val < floor - 0.001:
         values = dict(run=label, val=val, floor=floor, gap=floor - val)
         yield Finding("below_floor", values, floor - val, rank=1)
+
+
+def _is_told(series: Series) -> bool:
+    """Whether the model was told what followed in its training text: of train, its own as well."""
+    return bool(series.value("model.followers"))
 
 
 def _off_card(series: Series) -> Iterator[Finding]:
@@ -112,7 +118,7 @@ def _overfitting(series: Series) -> Iterator[Finding]:
     if best == last:
         is_single = np.isfinite(val[evaluations.update_E > 0]).sum() == 1
         gap = float(val[last] - train[last])
-        if is_single and gap > _BY_HEART:
+        if is_single and gap > _BY_HEART and not _is_told(series):
             values = dict(run=label, val=float(val[last]), train=float(train[last]), gap=gap)
             yield Finding("one_evaluation", values, gap, rank=3)
         return

@@ -44,6 +44,21 @@ class TestOneSetting:
         assert said.startswith(f"Only the {group} differs"), said
         assert "the gap of 0.200 is its" in said
 
+    @pytest.mark.parametrize(
+        ("changed", "values"),
+        [
+            (dict(model__followers=8), "followers 0; followers 8"),
+            (dict(optim__beta2=0.95), "beta2 0.99; beta2 0.95"),
+            (dict(model__norm="rmsnorm"), "layernorm; rmsnorm"),
+        ],
+    )
+    def test_is_named_where_its_value_is_a_riddle(self, changed, values):
+        known = dict(model__norm="layernorm", model__followers=0, optim__beta2=0.99)
+        known |= dict(optim__name="adamw")
+        base, other = (by_hand.series(n, END, **known | c) for n, c in (("a", {}), ("b", changed)))
+        (found,) = [f for f in findings(Pair(base, other)) if "a_value" in f.values]
+        assert f"{found.values['a_value']}; {found.values['b_value']}" == values
+
     def test_within_noise_is_none(self):
         near = ((0, 4.2), (1000, 2.1), (2000, 1.89))
         said = first(by_hand.series("a", END), by_hand.series("b", near, model__dropout=0.2))
@@ -307,3 +322,19 @@ def test_at_most_eight_are_told_and_the_command_stays():
     paths = dict(a_path="x", b_path="y")
     said = sentences([*many, Finding("cannot_share", paths, rank=8)])
     assert len(said) == MOST and said[-1].endswith("--from x --to y")
+
+
+class TestCounts:
+    """Of a model that is told what followed in its training text."""
+
+    def test_a_start_below_guessing_is_no_fault(self):
+        losses = ((0, 2.4), (1000, 1.6), (2000, 1.5))
+        a = by_hand.series("a", END, vocab_size=65)
+        for told, is_fault in ((0, True), (8, False)):
+            b = by_hand.series("b", losses, vocab_size=65, model__followers=told)
+            assert ("start_off" in kinds(a, b)) == is_fault
+
+    def test_a_low_train_loss_is_not_by_heart(self):
+        for told, is_said in ((0, True), (8, False)):
+            b = by_hand.series("b", ((2000, 1.5),), train=(1.1,), model__followers=told)
+            assert ("one_evaluation" in kinds(by_hand.series("a", END), b)) == is_said
