@@ -2,6 +2,7 @@
 
 import collections
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,7 +35,8 @@ def interrupted(command, seconds, folder):
 
 def is_pythons(said):
     """Whether the signal found Python itself not started yet, as on a slow machine it may."""
-    return "Traceback" in said and "gptjax" not in said and "scripts" not in said
+    ours = re.search(r"(scripts|gptjax|gptjax/\w+)/\w+\.py", said)
+    return "Traceback" in said and not ours
 
 
 def swept(command, folder, *, n_signals, seconds):
