@@ -64,7 +64,7 @@ def train(
         # What the run starts from and trains on.
         with hosts.first_in_turn():
             plan = resume_plan(requested, overrides)
-        together.agree(hosts, {"step of the run": plan.step})
+        together.agree(hosts, {"step of the run": plan.step, **flat(plan.config)})
         config, max_iters = plan.config, plan.config.train.max_iters
         display = Display(n_updates=max_iters, step=plan.step, quiet=not hosts.leads)
         if plan.is_resumed and plan.step >= max_iters:

@@ -105,6 +105,7 @@ def _runtime(together: Hosts, place: Place, local_ids: list[int] | None) -> Iter
             heartbeat_timeout_seconds=coordinator.NEVER,
         )
     yield
+    together.gather(None)  # JAX waits for some minutes only, and a last save may take longer.
     jax.distributed.shutdown()
 
 

@@ -33,6 +33,9 @@ _DISCOUNT, _BONUS = 0.8, 0.5
 # Of logarithms from -8 to 4 and of counts up to e^12: about what a norm gives a token's channels.
 _FEATURE_SCALE = 0.3
 
+# What can be expected least.
+_LEAST_SHARE = 1e-30
+
 # At first the counts' share is sigmoid(-1), about a quarter.
 _GATE = -1.0
 
@@ -52,7 +55,7 @@ class Followers(nnx.Module):
         self.counts = nnx.List(
             [Counted(jnp.zeros((n, config.vocab_size), jnp.float32)) for n in shapes]
         )
-        # float16 is exact up to 2,048, and within 0.05 % above.
+        # float16 is exact up to 2,048, and within 0.05 % up to 65,504, where it ends.
         self.part_counts = nnx.List(
             [Counted(jnp.zeros((N_PARTS, n, config.vocab_size), jnp.float16)) for n in shapes]
         )
@@ -101,7 +104,8 @@ class Followers(nnx.Module):
             left_N1 = _DISCOUNT * n_kinds_N1 + _BONUS
             share_NV = (kept_NV + left_N1 * share_NV) / (n_N1 + _BONUS)
             features.append(jnp.log1p(n_N1))
-        log_NV = jnp.log(share_NV)
+        # Of what one symbol follows a million times eight lengths leave less than float32 has.
+        log_NV = jnp.log(jnp.maximum(share_NV, _LEAST_SHARE))
         # 0 for a symbol as likely as any.
         against_any_NV = log_NV + math.log(log_NV.shape[1])
         features_NF = _FEATURE_SCALE * jnp.concatenate([against_any_NV, *features], axis=-1)

@@ -21,6 +21,9 @@ from gptjax.system import interrupt, signals
 from gptjax.system.errors import RunError
 from gptjax.system.link import Link
 
+# What the thread is called that ends a process.
+ENDING = "ending"
+
 # How often a process shows that it is there, and how long it may not, seconds.
 _ALIVE_SECONDS = 2.0
 SILENT_SECONDS = 30.0
@@ -195,10 +198,10 @@ class Hosts:
             if self._is_over.is_set() or self._is_leaving:
                 return
             self._words = words
-            self._is_over.set()
-        if self.leads:
-            for peer in set(self._links) - self._left:
+            # Before this process can end by itself, which would be taken for the reason.
+            for peer in (set(self._links) - self._left) if self.leads else ():
                 self._links[peer].send(gone=words)
+            self._is_over.set()
         interrupt.end_at_once_at_the_end()
         self._end_in_time(f"error: {words}")
 
@@ -209,7 +212,7 @@ class Hosts:
             time.sleep(_GRACE_SECONDS)
             signals.end_tidied(words, code=1)
 
-        threading.Thread(target=end, daemon=True).start()
+        threading.Thread(target=end, name=ENDING, daemon=True).start()
 
 
 def _is_of_others(error: Exception) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -63,6 +64,15 @@ class Link:
             if not isinstance(message, dict):
                 raise ConnectionError("no message")
             yield message
+
+    def is_gone(self) -> bool:
+        """Whether the other side has closed it; of one that has nothing more to say."""
+        if not select.select([self._connection], [], [], 0)[0]:
+            return False
+        try:
+            return not self._connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Says goodbye; what was sent still arrives."""

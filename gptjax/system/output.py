@@ -95,7 +95,10 @@ def ours_alone() -> None:
 
 def silence() -> None:
     """From here on stdout leads nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    if isinstance(sys.stdout, _Stdout) and sys.stdout.fileno() != 1:  # See ours_alone.
+        os.dup2(nowhere, sys.stdout.fileno())
 
 
 def prepare() -> None:

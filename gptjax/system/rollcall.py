@@ -127,6 +127,10 @@ def _led(coordinator: str, n_processes: int, until: float, wait_seconds: float) 
                 if (found := _introduced(link)) is None:
                     link.close()  # No process of ours: a scanner of ports.
                     continue
+                came_before = links.get(found["process"])
+                if came_before is not None and came_before.is_gone():  # And was started again.
+                    del links[found["process"]], names[found["process"]]
+                    came_before.close()
                 refused = _refusal(found, n_processes, names)
                 if refused:
                     _tell([link, *links.values()], refused=refused)

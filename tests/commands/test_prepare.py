@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import forked
 import numpy as np
@@ -208,10 +209,18 @@ def test_a_command_killed_again_and_again_loses_no_token(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_says_so_and_no_more(tmp_path):
-    jsonl(tmp_path / "in" / "a.jsonl", [" ".join(DOCUMENTS)] * 20_000)
-    script, folder = forked.SCRIPTS / "prepare.py", tmp_path / "out"
-    command = [sys.executable, script, f"--dataset=jsonl:{tmp_path}/in/*", f"--out_dir={folder}"]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # For the child; nohup ignores it.
+    jsonl(tmp_path / "in" / "a.jsonl", [" ".join(DOCUMENTS)] * 5_000)
+    folder, program = tmp_path / "out", tmp_path / "program.py"
+    program.write_text(  # Slowly, so that it cannot be done before the signal comes.
+        "import runpy, signal, sys\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it.\n"
+        f"    sys.path.append({str(Path(runs.__file__).parent)!r})\n"
+        "    import runs\n"
+        "    runs.commit_often()\n"
+        f"    runpy.run_path({str(forked.SCRIPTS / 'prepare.py')!r}, run_name='__main__')\n"
+    )
+    command = [sys.executable, program, f"--dataset=jsonl:{tmp_path}/in/*", f"--out_dir={folder}"]
     with subprocess.Popen([*command, "--processes=2"], stderr=subprocess.PIPE, text=True) as child:
         while not committed(folder) and child.poll() is None:
             time.sleep(0.01)

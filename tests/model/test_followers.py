@@ -138,6 +138,24 @@ def test_an_update_changes_how_tables_are_read_and_no_table(parts, updated):
     assert np.abs(now["gate_D"][...]).max() > 0
 
 
+def test_what_never_followed_a_million_times_is_no_nan():
+    """Each of eight lengths leaves what it knows not a millionth of what the shorter left."""
+    config = tiny.model_config(followers=8, follower_rows=tiny.VOCABULARY)
+    model = followers.Followers(config)
+    ids_BT = jnp.zeros((1, 12), jnp.int32)
+    code = np.zeros(1, np.uint32)
+    for length in range(1, 9):
+        code = code + np.uint32(1) * np.uint32(pow(followers._base(config), length - 1, 2**32))
+        model.keys[length - 1][...] = (
+            model.keys[length - 1][...].at[0].set(followers._keys(np, code)[0])
+        )
+        counts_RV = model.counts[length - 1][...]
+        model.counts[length - 1][...] = counts_RV.at[0, 0].set(1e6).at[0, 1].set(1.0)
+    log_NV, told_ND, _ = model(ids_BT)
+    assert np.isfinite(log_NV).all() and np.isfinite(told_ND).all()
+    assert log_NV[-1, 2] < -60
+
+
 @pytest.mark.parametrize("gate", [-50.0, 50.0])
 def test_the_last_stream_says_whose_word_counts(gate):
     model = followers.Followers(_CONFIG)

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import processes
 import pytest
 
 from gptjax.system import hosts, interrupt, link, rollcall, signals
@@ -24,15 +25,16 @@ def ended(monkeypatch):
     monkeypatch.setattr(hosts, "_GRACE_SECONDS", 0.3)
     monkeypatch.setattr(signals, "end_tidied", lambda words, *, code: said.append((words, code)))
     monkeypatch.setattr(interrupt, "_at_once", [])
-    return said
+    yield said
+    for thread in threading.enumerate():  # They must not find the real one in place again.
+        if thread.name == hosts.ENDING:
+            thread.join(30)
 
 
 @pytest.fixture
 def coordinator():
     """Where nobody listens yet."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
+    return f"127.0.0.1:{processes.free_port()}"
 
 
 def met(coordinator, *indices, of, wait_seconds=60.0):
@@ -63,6 +65,17 @@ def on_all(processes, action):
 
 def leave(processes):
     on_all(processes, lambda process: process.__exit__(None, None, None))
+
+
+def test_a_process_that_was_started_again_may_come_again(coordinator):
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(meet, coordinator, n_processes=3, index=0, wait_seconds=60.0)
+        killed = rollcall._called(coordinator, time.monotonic() + 60, 60)
+        killed.send(process=1, of=3, name="node")
+        killed.close()
+        others = met(coordinator, 1, 2, of=3)
+        assert [process.index for process in others] == [1, 2]
+        leave([first.result(), *others])
 
 
 def test_they_decide_together_and_leave_in_peace(coordinator, ended):
@@ -109,7 +122,7 @@ def test_who_is_gone_is_named_to_all_others(coordinator, ended, victim):
 
 @pytest.mark.parametrize("silent", [0, 2])
 def test_who_does_not_answer_is_named(coordinator, monkeypatch, silent):
-    monkeypatch.setattr(hosts, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(hosts, "SILENT_SECONDS", 3.0)
     monkeypatch.setattr(hosts, "_ALIVE_SECONDS", 0.1)
     stuck = threading.Event()
     three = met(coordinator, 0, 1, 2, of=3)
@@ -117,7 +130,7 @@ def test_who_does_not_answer_is_named(coordinator, monkeypatch, silent):
         monkeypatch.setattr(silenced, "send", lambda **message: stuck.wait(60))
     others = [process for process in three if process.index != silent]
     said = on_all(others, lambda process: process.gather(None))
-    assert {str(error) for error in said} == {f"{three[0].who(silent)} has not answered for 2 s"}
+    assert {str(error) for error in said} == {f"{three[0].who(silent)} has not answered for 3 s"}
     stuck.set()
 
 
