@@ -115,7 +115,7 @@ def train_step(
 
     weights, tables = weights_and_tables(state.params)
 
-    def loss_of(weights, x_BT, y_BT, first_B, micro):
+    def loss_of(weights, tables, x_BT, y_BT, first_B, micro):
         rngs = None
         if dropout_key is not None:
             key = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), micro)
@@ -123,11 +123,17 @@ def train_step(
         logits_BTV = nnx.merge(graph, weights, tables)(x_BT, rngs=rngs, first_B=first_B)
         return next_token_losses(logits_BTV, y_BT).mean()
 
-    loss_and_grads = jax.value_and_grad(over(loss_of))
-    mean: Callable[..., Any] = functools.partial(_mean_over_micro_batches, loss_and_grads)
+    def mean(params, batch):
+        weights, tables = params
+
+        def loss_and_grads(weights, *micro_batch):
+            return jax.value_and_grad(over(loss_of))(weights, tables, *micro_batch)
+
+        return _mean_over_micro_batches(loss_and_grads, weights, batch)
+
     if dropout_key is None:
         mean = averaged(mean)
-    loss, grads = mean(weights, (x_ABT, y_ABT, first_AB))
+    loss, grads = mean((weights, tables), (x_ABT, y_ABT, first_AB))
     grad_norm = optim.wide_norm(grads)
     with jax.named_scope("optimizer"):
         updates, opt_state = tx.update(grads, state.opt_state, weights)

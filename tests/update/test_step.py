@@ -1,5 +1,6 @@
 """Updates: how they are cut up does not matter, and they learn."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -14,6 +15,7 @@ from gptjax.config.config import decay_iters
 from gptjax.device import collectives
 from gptjax.device.mesh import Layout
 from gptjax.model import gpt as model_module
+from gptjax.model.followers import with_counts
 from gptjax.update import optim, step
 
 # One block: how updates are cut up is the same for any number of them.
@@ -132,15 +134,19 @@ def test_overfits_one_batch():
     assert losses[0] > 2.2 and losses[-1] < 0.1
 
 
-def test_one_device_equals_several():
+@pytest.mark.parametrize("length", [0, 2])
+def test_one_device_equals_several(length):
     """A batch split over devices gives one device's update, but for the order of sums.
 
     In the third case the state is split, too. In the second, all gradients of all micro-batches are
-    sent at once.
+    sent at once. A model that is told of counts reads tables that all devices have.
     """
-    graph, tx, start = tiny.parts(one_block(), tiny.config())
+    model = dataclasses.replace(one_block(), followers=length, follower_rows=50)
+    knobs = dict(model__followers=length, model__follower_rows=50)
+    graph, tx, start = tiny.parts(model, tiny.config(**knobs))
     tokens = np.random.default_rng(1).integers(0, tiny.VOCABULARY, 200).astype(np.uint8)
     offsets = np.random.default_rng(2).integers(0, 190, (5, 2, 12)).astype(np.int32)
+    start = start.replace(params=with_counts(start.params, model, tokens))
     results = []
     for n_devices, n_fsdp in ((1, 1), (2, 1), (4, 2)):
         layout = Layout(jax.devices()[:n_devices], n_fsdp)
@@ -157,7 +163,8 @@ def test_one_device_equals_several():
         compiled = jax.jit(updates, out_shardings=(lies, everywhere)).lower(*arguments).compile()
         if n_fsdp == 1 < n_devices:
             (sent,) = collectives.traffic(compiled.as_text(), n_devices)
-            n_numbers = 1 + sum(leaf.size for leaf in jax.tree.leaves(start.params))
+            weights, _ = step.weights_and_tables(start.params)
+            n_numbers = 1 + sum(leaf.size for leaf in jax.tree.leaves(weights))
             assert (sent.kind, sent.n_calls, sent.n_bytes) == ("all-reduce", 1, 4 * n_numbers)
         state, metrics = compiled(*arguments)
         results.append((state.params, metrics["loss"]))
