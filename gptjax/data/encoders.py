@@ -22,7 +22,7 @@ from gptjax.system.errors import RunError
 
 Result = TypeVar("Result")
 
-# Ctrl-C ends the process at once, and who then takes its semaphores away would say that it had to.
+# Ctrl-C ends the process at once. Python then removes its semaphores, and would warn of each.
 _NO_WORD_OF_SEMAPHORES = "ignore:resource_tracker:UserWarning"
 
 # Blocks that wait for each process, and results that wait for us.
@@ -113,8 +113,9 @@ def in_order(
     """
     # A library's own threads would be as many again.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    said = [os.environ.get("PYTHONWARNINGS"), _NO_WORD_OF_SEMAPHORES]
-    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, said))
+    filters = [each for each in os.environ.get("PYTHONWARNINGS", "").split(",") if each]
+    if _NO_WORD_OF_SEMAPHORES not in filters:
+        os.environ["PYTHONWARNINGS"] = ",".join([*filters, _NO_WORD_OF_SEMAPHORES])
     pool = ProcessPoolExecutor(
         n_processes, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(work,)
     )

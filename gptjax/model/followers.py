@@ -104,7 +104,8 @@ class Followers(nnx.Module):
             left_N1 = _DISCOUNT * n_kinds_N1 + _BONUS
             share_NV = (kept_NV + left_N1 * share_NV) / (n_N1 + _BONUS)
             features.append(jnp.log1p(n_N1))
-        # Of what one symbol follows a million times eight lengths leave less than float32 has.
+        # Contexts that one symbol has followed a million times leave the others, over eight
+        # lengths, a share that is 0 in float32.
         log_NV = jnp.log(jnp.maximum(share_NV, _LEAST_SHARE))
         # 0 for a symbol as likely as any.
         against_any_NV = log_NV + math.log(log_NV.shape[1])
@@ -116,8 +117,8 @@ class Followers(nnx.Module):
     def mixed(self, logits_NV: jax.Array, log_NV: jax.Array, x_ND: jax.Array) -> jax.Array:
         """Log-probabilities by a model's logits and by the counts, mixed as its last stream says.
 
-        Added to the logits the counts would have the model learn what is wrong with each of them,
-        which is more than it would learn without: see BENCHMARKS.md.
+        Where log_NV was added to the logits instead, the model had to undo each wrong count, and
+        learned more slowly than without counts: see BENCHMARKS.md.
         """
         gate_N1 = (x_ND @ self.gate_D[...].astype(x_ND.dtype))[:, None].astype(logits_NV.dtype)
         by_counts_NV = jax.nn.log_sigmoid(gate_N1 + _GATE) + log_NV

@@ -107,8 +107,8 @@ def train_step(
     """One optimizer update from A micro-batches of inputs x and targets y.
 
     `dropout_key` None means no dropout. The windows begin at `first_AB` of the training text; a
-    model that is told what follows in it needs that. What is drawn for dropout is drawn for all
-    devices alike: `averaged`, in which each would draw by itself, is for updates without it.
+    model that is told what follows in it needs that. With dropout `averaged` is not used: each
+    device would draw masks of its own, and the run would depend on how many there are.
 
     Returns the new state and {"loss": nats per token, "grad_norm": before clipping}.
     """
